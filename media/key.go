@@ -1,0 +1,63 @@
+package media
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// ErrBadKey: an application or stream name has characters that a URL, a file name or a
+// registry could trip over.
+var ErrBadKey = errors.New("a name is 1 to 128 letters, digits, '-', '_' or '.', and does not begin with '.'")
+
+// Key names a stream in the whole cluster.
+type Key struct {
+	App string // application, such as "live"
+	ID  string // stream within it, such as "stream1"
+}
+
+// NewKey checks both names; its error wraps ErrBadKey.
+func NewKey(app, id string) (Key, error) {
+	for _, s := range []string{app, id} {
+		if !validName(s) {
+			return Key{}, fmt.Errorf("name %.40q: %w", s, ErrBadKey)
+		}
+	}
+	return Key{App: app, ID: id}, nil
+}
+
+// ParseKey reads what String wrote; its error wraps ErrBadKey.
+func ParseKey(s string) (Key, error) {
+	app, id, ok := strings.Cut(s, "/")
+	if !ok {
+		return Key{}, fmt.Errorf("stream %.40q is not APP/ID: %w", s, ErrBadKey)
+	}
+	return NewKey(app, id)
+}
+
+// String returns "app/id".
+func (k Key) String() string { return k.App + "/" + k.ID }
+
+// MarshalText and UnmarshalText use the form of String.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (k *Key) UnmarshalText(b []byte) (err error) {
+	*k, err = ParseKey(string(b))
+	return err
+}
+
+func validName(s string) bool {
+	if s == "" || len(s) > 128 || s[0] == '.' {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return true
+}

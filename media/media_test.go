@@ -1,0 +1,115 @@
+package media
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func TestKey(t *testing.T) {
+	for _, c := range []struct {
+		in string
+		ok bool
+	}{
+		{"live/stream1", true},
+		{"WebRTCAppEE/a-b_c.d", true},
+		{"live/" + strings.Repeat("x", 128), true},
+		{"live/" + strings.Repeat("x", 129), false},
+		{"live", false},
+		{"/stream1", false},
+		{"live/", false},
+		{"live/a/b", false},
+		{"live/..", false},
+		{"live/a b", false},
+		{"live/ä", false},
+		{"live/a\x00", false},
+	} {
+		k, err := ParseKey(c.in)
+		if (err == nil) != c.ok {
+			t.Errorf("ParseKey(%q): %v", c.in, err)
+		}
+		if err != nil && !errors.Is(err, ErrBadKey) {
+			t.Errorf("ParseKey(%q): error %v does not wrap ErrBadKey", c.in, err)
+		}
+		if err == nil && k.String() != c.in {
+			t.Errorf("ParseKey(%q).String() = %q", c.in, k)
+		}
+	}
+}
+
+func TestCodecParam(t *testing.T) {
+	c := Codec{Name: "h264", Fmtp: "level-asymmetry-allowed=1; packetization-mode=1;profile-level-id=42e01f"}
+	if !c.Is(H264) || c.Is(VP8) {
+		t.Error("encoding names must compare without case")
+	}
+	for name, want := range map[string]string{"packetization-mode": "1", "PROFILE-LEVEL-ID": "42e01f", "other": ""} {
+		if got := c.Param(name); got != want {
+			t.Errorf("Param(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestBurstKeepsPayloadsWhileItGrows(t *testing.T) {
+	b := NewBurst(0, 90000)
+	defer b.Release()
+	var want [][]byte
+	for i := range MaxPackets {
+		p := bytes.Repeat([]byte{byte(i)}, 1+i%MaxPayload)
+		want = append(want, p)
+		if !b.Append(uint16(i), i == MaxPackets-1, p) {
+			t.Fatalf("packet %d did not fit", i)
+		}
+	}
+	if b.Append(0, false, []byte{1}) {
+		t.Error("a full burst took another packet")
+	}
+	for i, p := range b.Packets {
+		if p.Seq != uint16(i) || !bytes.Equal(p.Payload, want[i]) {
+			t.Fatalf("packet %d changed while the burst grew", i)
+		}
+		if cap(p.Payload) != len(p.Payload) {
+			t.Fatalf("packet %d can be appended to", i)
+		}
+	}
+	if NewBurst(0, 0).Append(0, false, make([]byte, MaxPayload+1)) {
+		t.Error("a payload over MaxPayload was taken")
+	}
+}
+
+func TestBurstReferences(t *testing.T) {
+	b := NewBurst(0, 0)
+	b.Retain()
+	b.Release()
+	b.Release()
+	for name, f := range map[string]func(){"Release": b.Release, "Retain": func() { b.refs.Store(0); b.Retain() }} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s of a released burst did not panic", name)
+				}
+			}()
+			f()
+		}()
+	}
+}
+
+func TestCodecNamesPutVideoFirst(t *testing.T) {
+	got := CodecNames([]Track{{Kind: Audio, Codec: Codec{Name: Opus}}, {Kind: Video, Codec: Codec{Name: VP8}}})
+	if fmt.Sprint(got) != "[VP8 opus]" {
+		t.Errorf("CodecNames = %v", got)
+	}
+}
+
+func BenchmarkBurst(b *testing.B) {
+	payload := make([]byte, 1200)
+	b.ReportAllocs()
+	for b.Loop() {
+		f := NewBurst(0, 1)
+		for i := range 9 {
+			f.Append(uint16(i), i == 8, payload)
+		}
+		f.Release()
+	}
+}
