@@ -83,7 +83,6 @@ func CodecNames(tracks []Track) []string {
 
 // Message is one message of a stream's data channel.
 type Message struct {
-	From   string // the session that sent it, unique in the cluster; never sent back to it
 	Binary bool   // binary, else UTF-8 text (RFC 8831 §8)
 	Data   []byte
 }
