@@ -1,0 +1,283 @@
+package stream
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/codec"
+	"sluice/media"
+)
+
+// Stream is one published thing and all who take it.
+type Stream struct {
+	key media.Key
+	cfg *Config
+
+	mu      sync.Mutex
+	tracks  []media.Track
+	lanes   []lane // one for each track
+	pub     *Publisher
+	right   *holding // nil: relayed, or no other node exists
+	subs    []*Subscription
+	started time.Time
+	bytes   uint64
+	last    time.Time // when media came last; while no publisher is here, when it went
+	idle    time.Time // since when a relayed stream has no subscriber; zero: it has
+	gone    error     // why there is no publisher: ErrStopped, ErrLost …
+	ended   bool
+}
+
+// lane is the state of one track on its way through the hub.
+type lane struct {
+	splice  splice
+	gop     gop       // video only
+	keyAt   time.Time // when a key frame was last requested
+	keyWant bool      // a request waits until KeyLeast has passed
+}
+
+func newStream(key media.Key, cfg *Config) *Stream {
+	return &Stream{key: key, cfg: cfg, started: time.Now(), idle: time.Now(), last: time.Now()}
+}
+
+// mayReplace reports whether a publisher with these options may take the stream now.
+func (s *Stream) mayReplace(o PublishOptions, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.pub
+	return p == nil || p.options.Relayed || o.Session != "" && o.Session == p.options.Session || now.Sub(s.last) >= s.cfg.Silence
+}
+
+func (s *Stream) held() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.right != nil && !s.right.lost.Load()
+}
+
+// attach makes p the publisher, with a new right unless the stream has one. It reports false when the stream has ended.
+func (s *Stream) attach(p *Publisher, right *holding) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return false
+	}
+	if old := s.pub; old != nil {
+		s.detachLocked(old, ErrReplaced)
+	}
+	s.pub, s.gone, s.last = p, nil, time.Now()
+	p.lanes = s.adoptLocked(p.options.Tracks)
+	for i := range s.lanes {
+		s.lanes[i].keyAt, s.lanes[i].keyWant = time.Time{}, false
+		s.lanes[i].splice.restart(s.tracks[i].Kind == media.Video)
+	}
+	if right != nil {
+		s.right = right
+	}
+	s.reportLocked(true)
+	s.cfg.Log.Info("stream published", "stream", s.key, "codecs", media.CodecNames(s.tracks), "relayed", p.options.Relayed)
+	return true
+}
+
+// adoptLocked maps a publisher's tracks to the stream's, which keep their
+// order when the new ones are of the same kinds and codecs.
+func (s *Stream) adoptLocked(tracks []media.Track) []int {
+	lanes := make([]int, len(tracks))
+	taken := make([]bool, len(s.tracks))
+	same := len(tracks) == len(s.tracks)
+	for i, t := range tracks {
+		lanes[i] = -1
+		for j, have := range s.tracks {
+			if !taken[j] && have.Kind == t.Kind && have.Codec.Is(t.Codec.Name) && have.Codec.ClockRate == t.Codec.ClockRate {
+				lanes[i], taken[j] = j, true
+				break
+			}
+		}
+		same = same && lanes[i] >= 0
+	}
+	if same {
+		return lanes
+	}
+	for i := range s.lanes {
+		s.lanes[i].gop.reset()
+	}
+	first := s.tracks == nil
+	s.tracks, s.lanes = slices.Clone(tracks), make([]lane, len(tracks))
+	for i := range lanes {
+		lanes[i] = i
+	}
+	if !first {
+		for _, sub := range s.subs {
+			sub.options.Subscriber.Tracks(s.tracks)
+		}
+	}
+	return lanes
+}
+
+// detachLocked takes the publisher away; why is told to it unless it asked itself.
+func (s *Stream) detachLocked(p *Publisher, why error) {
+	s.pub, s.gone, s.last = nil, why, time.Now()
+	p.detached = true
+	s.reportLocked(false)
+	if f := p.options.OnEnd; f != nil && !p.closed {
+		go f(why)
+	}
+}
+
+func (s *Stream) reportLocked(flowing bool) {
+	if s.right != nil {
+		s.right.Report(flowing, media.CodecNames(s.tracks))
+	}
+}
+
+// write sends a burst to everybody. It takes the caller's reference.
+func (s *Stream) write(p *Publisher, b *media.Burst) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer b.Release()
+	if p.detached || b.Track >= len(p.lanes) || len(b.Packets) == 0 {
+		return
+	}
+	b.Track = p.lanes[b.Track]
+	l, t := &s.lanes[b.Track], s.tracks[b.Track]
+	s.last = time.Now()
+	s.bytes += uint64(b.Size())
+	video := t.Kind == media.Video
+	if video {
+		b.Key = startsKeyFrame(t.Codec.Name, b)
+	}
+	if !l.splice.rewrite(b, t.Codec.ClockRate) {
+		if video {
+			s.requestKeyLocked(b.Track) // nothing can begin before a key frame
+		}
+		return
+	}
+	if video {
+		b.Key = b.Key && !l.gop.continues(b)
+		l.gop.add(b)
+		if s.last.Sub(l.gop.since) > s.cfg.KeyEvery && !p.options.Relayed {
+			s.requestKeyLocked(b.Track)
+		}
+	}
+	for _, sub := range s.subs {
+		if sub.started {
+			sub.options.Subscriber.Burst(b)
+		}
+	}
+}
+
+func startsKeyFrame(name string, b *media.Burst) bool {
+	for i := range b.Packets {
+		if codec.StartsKeyFrame(name, b.Packets[i].Payload) {
+			return true
+		}
+	}
+	return false
+}
+
+// requestKeyLocked asks the publisher for a key frame, now or as soon as KeyLeast has passed since the last request.
+func (s *Stream) requestKeyLocked(track int) {
+	l := &s.lanes[track]
+	now := time.Now()
+	if s.pub == nil || now.Sub(l.keyAt) < s.cfg.KeyLeast {
+		l.keyWant = true
+		return
+	}
+	l.keyAt, l.keyWant = now, false
+	if f := s.pub.options.OnKeyFrameRequest; f != nil {
+		for own, j := range s.pub.lanes {
+			if j == track {
+				f(own)
+			}
+		}
+	}
+}
+
+// sweep does what is due by time. A reason means that the stream is over; moved, that it went to
+// another node and is wanted here.
+func (s *Stream) sweep(now time.Time) (over error, moved bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.lanes {
+		if s.lanes[i].keyWant {
+			s.requestKeyLocked(i)
+		}
+	}
+	if s.right != nil && s.right.lost.Load() {
+		return nil, s.moveLocked()
+	}
+	quiet := now.Sub(s.last)
+	if p := s.pub; p != nil {
+		s.reportLocked(quiet < s.cfg.Silence || len(s.tracks) == 0)
+		if p.options.Relayed && len(s.subs) == 0 && now.Sub(s.idle) >= s.cfg.Idle {
+			return ErrIdle, false
+		}
+		return nil, false
+	}
+	if quiet >= s.cfg.Grace || s.gone == ErrStopped && quiet >= s.cfg.Farewell || s.gone == ErrLeaseLost && len(s.subs) == 0 {
+		return s.gone, false
+	}
+	return nil, false
+}
+
+// moveLocked lets go of a stream that another node publishes now. Nodes that take it from
+// here are sent away; viewers stay, and it reports whether there are any.
+func (s *Stream) moveLocked() bool {
+	s.right = nil
+	if s.pub != nil {
+		s.detachLocked(s.pub, ErrLeaseLost)
+	}
+	s.gone = ErrLeaseLost
+	s.subs = slices.DeleteFunc(s.subs, func(sub *Subscription) bool {
+		if sub.options.Relay {
+			sub.closed = true
+			sub.options.Subscriber.End(ErrLeaseLost)
+		}
+		return sub.options.Relay
+	})
+	s.cfg.Log.Info("stream moved to another node", "stream", s.key)
+	return len(s.subs) > 0
+}
+
+// finish ends the stream for everybody.
+func (s *Stream) finish(reason error) {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return
+	}
+	s.ended = true
+	if s.pub != nil {
+		s.detachLocked(s.pub, reason)
+	}
+	right := s.right
+	for i := range s.lanes {
+		s.lanes[i].gop.reset()
+	}
+	for _, sub := range s.subs {
+		sub.closed = true
+		sub.options.Subscriber.End(reason)
+	}
+	s.right, s.subs = nil, nil
+	s.mu.Unlock()
+	if right != nil {
+		right.Release()
+	}
+	s.cfg.Log.Info("stream ended", "stream", s.key, "reason", reason)
+}
+
+func (s *Stream) info() Info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := Info{Key: s.key, Tracks: s.tracks, Started: s.started, Bytes: s.bytes, Flowing: s.pub != nil && time.Since(s.last) < s.cfg.Silence}
+	if s.pub != nil {
+		i.Relayed = s.pub.options.Relayed
+	}
+	for _, sub := range s.subs {
+		if sub.options.Relay {
+			i.Relays++
+		} else {
+			i.Viewers++
+		}
+	}
+	return i
+}

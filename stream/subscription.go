@@ -1,0 +1,119 @@
+package stream
+
+import (
+	"slices"
+	"time"
+
+	"sluice/media"
+)
+
+// Subscriber takes a stream. Its methods are called with the stream locked, one at a time: they must
+// neither block nor call the hub or the subscription. End is the last call.
+type Subscriber interface {
+	// GOP has the packets since the last key frame, oldest first; it is called once, before the first
+	// Burst, also when there are none. Bursts must be retained to be kept.
+	GOP([]*media.Burst)
+	// Burst has the next packets of a track. It must be retained to be kept.
+	Burst(*media.Burst)
+	// Tracks says that a new publisher has other tracks than those before.
+	Tracks([]media.Track)
+	// Message has a message of the data channel. Its data must not be modified.
+	Message(media.Message)
+	// End says that the stream is over, and why.
+	End(reason error)
+}
+
+// SubscribeOptions describe a subscriber.
+type SubscribeOptions struct {
+	Subscriber Subscriber
+	Relay      bool // another node: not counted as a viewer, and sent away when the stream moves
+}
+
+// Subscription is a subscriber's place on a stream.
+type Subscription struct {
+	stream  *Stream
+	options SubscribeOptions
+	tracks  []media.Track
+	started bool
+	closed  bool
+}
+
+// subscribe adds a subscriber; nil when the stream has ended or never began.
+func (s *Stream) subscribe(o SubscribeOptions) *Subscription {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended || s.pub == nil && s.gone == nil {
+		return nil
+	}
+	sub := &Subscription{stream: s, options: o, tracks: s.tracks}
+	s.subs = append(s.subs, sub)
+	return sub
+}
+
+// Tracks are the stream's tracks at the time of the subscription.
+func (sub *Subscription) Tracks() []media.Track { return sub.tracks }
+
+// Start begins the media: first what came since the last key frame, then what comes. Where nothing is
+// cached, a key frame is requested.
+func (sub *Subscription) Start() {
+	s := sub.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sub.closed || sub.started {
+		return
+	}
+	sub.started = true
+	var cached []*media.Burst
+	for i := range s.lanes {
+		if s.tracks[i].Kind != media.Video {
+			continue
+		}
+		if bursts := s.lanes[i].gop.bursts; len(bursts) > 0 {
+			cached = append(cached, bursts...)
+		} else {
+			s.requestKeyLocked(i)
+		}
+	}
+	sub.options.Subscriber.GOP(cached)
+}
+
+// RequestKeyFrame asks the publisher for a key frame. Requests are merged over all subscribers.
+func (sub *Subscription) RequestKeyFrame(track int) {
+	s := sub.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !sub.closed && track >= 0 && track < len(s.lanes) && s.tracks[track].Kind == media.Video {
+		s.requestKeyLocked(track)
+	}
+}
+
+// Send sends a message of the data channel to the publisher and to all other subscribers.
+func (sub *Subscription) Send(m media.Message) {
+	s := sub.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sub.closed {
+		return
+	}
+	if s.pub != nil && s.pub.options.OnMessage != nil {
+		s.pub.options.OnMessage(m)
+	}
+	for _, other := range s.subs {
+		if other != sub {
+			other.options.Subscriber.Message(m)
+		}
+	}
+}
+
+// Close ends the subscription. Nothing is called after it has returned, not even End.
+func (sub *Subscription) Close() {
+	s := sub.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sub.closed {
+		return
+	}
+	sub.closed = true
+	s.subs = slices.DeleteFunc(s.subs, func(o *Subscription) bool { return o == sub })
+	s.idle = time.Now()
+}
