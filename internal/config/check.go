@@ -1,0 +1,203 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// check says what is wrong with one text for the field, by its enum and check tags.
+// Whether it is a number or a duration at all is found by setOne.
+func (f field) check(s string) error {
+	if enum := f.tag.Get("enum"); enum != "" {
+		return oneOf(s, strings.Split(enum, ","))
+	}
+	if c, ok := checks[f.tag.Get("check")]; ok {
+		return c(s)
+	}
+	return nil
+}
+
+// checks are the values of check tags.
+var checks = map[string]func(string) error{
+	"listen": checkListen,
+	"listen-or-off": func(s string) error {
+		if s == "" {
+			return nil
+		}
+		return checkListen(s)
+	},
+	"ip": func(s string) error {
+		if _, err := netip.ParseAddr(s); err != nil {
+			return fmt.Errorf("%q is not an IP address", s)
+		}
+		return nil
+	},
+	"prefix":   checkPrefix,
+	"host":     checkHost,
+	"ice":      checkICE,
+	"store":    checkStore,
+	"id":       checkID,
+	"name":     checkName,
+	"fraction": func(s string) error { return within(s, 0.01, 1) },
+	"count":    func(s string) error { return within(s, 0, 1e9) },
+	"some":     func(s string) error { return within(s, 1, 100) },
+	"port":     func(s string) error { return within(s, 1, 65535) },
+	"positive": func(s string) error {
+		if d, err := time.ParseDuration(s); err == nil && d <= 0 {
+			return fmt.Errorf("%s is too short: it must be more than zero", s)
+		}
+		return nil
+	},
+	"path": func(s string) error {
+		if s == "" {
+			return errors.New("must not be empty")
+		}
+		return nil
+	},
+}
+
+func oneOf(s string, list []string) error {
+	if slices.Contains(list, s) {
+		return nil
+	}
+	err := fmt.Errorf("%q is not one of %s", s, strings.Join(list, ", "))
+	if near := nearest(s, list); near != "" {
+		err = fmt.Errorf("%w; did you mean %q?", err, near)
+	}
+	return err
+}
+
+// within leaves what is no number to setOne, which has better words for it.
+func within(s string, least, most float64) error {
+	if x, err := strconv.ParseFloat(s, 64); err == nil && (x < least || x > most) {
+		return fmt.Errorf("%s is not between %v and %v", s, least, most)
+	}
+	return nil
+}
+
+func checkListen(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("%q is not an address to listen on, such as :5080 or 127.0.0.1:5080", s)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
+		return fmt.Errorf("port %q of %q is not between 0 and 65535", port, s)
+	}
+	if host == "" {
+		return nil
+	}
+	return checkHost(host)
+}
+
+func checkPrefix(s string) error {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return nil
+	}
+	if _, err := netip.ParsePrefix(s); err != nil {
+		return fmt.Errorf("%q is not an IP address or a network such as 10.0.0.0/8", s)
+	}
+	return nil
+}
+
+func checkHost(s string) error {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return nil
+	}
+	ok := s != "" && len(s) <= 253 && !strings.Contains(s, "..")
+	for _, r := range s {
+		ok = ok && (r == '-' || r == '.' || r == '*' || r == '_' || alphanumeric(r))
+	}
+	if !ok {
+		return fmt.Errorf("%q is not a host name or an IP address", s)
+	}
+	return nil
+}
+
+// checkICE takes the URLs of RFC 7064 and RFC 7065, such as turn:host:3478?transport=udp.
+func checkICE(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Opaque == "" || !slices.Contains([]string{"stun", "stuns", "turn", "turns"}, u.Scheme) {
+		return fmt.Errorf("%q is not a STUN or TURN URL, such as stun:host:3478 or turn:host:3478?transport=udp", s)
+	}
+	return nil
+}
+
+func checkStore(s string) error {
+	scheme, rest, ok := strings.Cut(s, ":")
+	switch {
+	case s == "":
+		return errors.New("must not be empty; for one machine use sqlite:sluice.db")
+	case scheme == "sqlite" && (!ok || rest == ""):
+		return fmt.Errorf("%q has no path; for one machine use sqlite:sluice.db", s)
+	case strings.Contains(s, "://") && scheme != "mongodb" && scheme != "mongodb+srv":
+		return fmt.Errorf("%.40q is not a store: use sqlite:PATH, mongodb://… or mongodb+srv://…", s)
+	}
+	return nil
+}
+
+// checkID keeps the dot out, which separates a node's id from a session's in URLs.
+func checkID(s string) error {
+	for _, r := range s {
+		if r != '-' && !alphanumeric(r) {
+			return fmt.Errorf("%q has other characters than letters, digits and '-'", s)
+		}
+	}
+	if len(s) > 64 {
+		return fmt.Errorf("%.20q… is longer than 64 characters", s)
+	}
+	return nil
+}
+
+// checkName holds to the same rule as media.NewKey.
+func checkName(s string) error {
+	ok := s != "" && len(s) <= 128 && s[0] != '.'
+	for _, r := range s {
+		ok = ok && (r == '-' || r == '_' || r == '.' || alphanumeric(r))
+	}
+	if !ok {
+		return fmt.Errorf("%.40q is not a name: 1 to 128 letters, digits, '-', '_' or '.', not beginning with '.'", s)
+	}
+	return nil
+}
+
+func alphanumeric(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+}
+
+// nearest returns the word of the list that s was probably meant to be, or "".
+func nearest(s string, list []string) string {
+	best, least := "", len(s)/3+2 // one slip, and one more for every three letters
+	for _, w := range list {
+		if d := distance(strings.ToLower(s), strings.ToLower(w)); d < least {
+			best, least = w, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to insert, delete or replace (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,104 @@
+// Package config holds every setting of Sluice with its default, and reads them from
+// sluice.yaml and from SLUICE_… variables. Flags, which come last, are parsed in cmd.
+//
+// Imports: nothing of ours.
+package config
+
+import "time"
+
+// Config is sluice.yaml. Only cmd and the wiring of a node see it; each package has a small
+// Config of its own. The tags say all there is to a setting: its key, its default, what its value must be (see checks.go),
+// and its help. An empty default means "" or an empty list.
+type Config struct {
+	Store string `yaml:"store" default:"sqlite:sluice.db" check:"store" help:"Where nodes find each other: sqlite:PATH, mongodb://… or ADDRESS."`
+
+	Log     Log     `yaml:"log"`
+	Node    Node    `yaml:"node"`
+	Gateway Gateway `yaml:"gateway"`
+	Up      Up      `yaml:"up"`
+}
+
+// Log is how a process writes what it does, to standard error.
+type Log struct {
+	Level  string `yaml:"level" default:"info" enum:"debug,info,warn,error" help:"The least that is written: debug, info, warn or error."`
+	Format string `yaml:"format" default:"text" enum:"text,json" help:"Form of a line: text or json."`
+}
+
+// Node is one process that takes or serves streams.
+type Node struct {
+	Role   string `yaml:"role" default:"standalone" enum:"standalone,origin,edge" help:"What the node opens: standalone, origin or edge."`
+	ID     string `yaml:"id" default:"" check:"id" help:"Name in the cluster, unique; empty: host name and process id."`
+	Region string `yaml:"region" default:"" check:"id" help:"Where the node is, for placement."`
+
+	HTTP     string   `yaml:"http" default:":5080" check:"listen" help:"Address of HTTP and WebSocket."`
+	Media    string   `yaml:"media" default:":50000" check:"listen" help:"Address of WebRTC media, UDP and TCP."`
+	Relay    string   `yaml:"relay" default:":5000" check:"listen" help:"Address of the relay between nodes, UDP."`
+	Announce []string `yaml:"announce" default:"" check:"ip" help:"Addresses at which clients and nodes reach this one; empty: those of its network interfaces."`
+
+	Apps           []string `yaml:"apps" default:"live,WebRTCAppEE" check:"name" help:"Applications that exist."`
+	TrustedProxies []string `yaml:"trusted-proxies" default:"127.0.0.0/8,::1/128" check:"prefix" help:"Who may say a client's address in X-Forwarded-For."`
+	Codecs         []string `yaml:"codecs" default:"H264,VP8,VP9,AV1,H265,opus,PCMU,PCMA" enum:"H264,VP8,VP9,AV1,H265,opus,PCMU,PCMA" help:"Codecs asked of publishers, best first."`
+
+	ICE     ICE     `yaml:"ice" embed:"" prefix:"ice-"`
+	Publish Publish `yaml:"publish" embed:"" prefix:"publish-"`
+
+	KeyFrameInterval time.Duration `yaml:"key-frame-interval" default:"4s" check:"positive" help:"A publisher is asked for a key frame when none came for so long."`
+	EdgeIdle         time.Duration `yaml:"edge-idle" default:"5s" check:"positive" help:"An edge keeps a stream for so long after its last viewer."`
+
+	Limits        Limits        `yaml:"limits" embed:"" prefix:"limits-"`
+	DrainDeadline time.Duration `yaml:"drain-deadline" default:"30s" check:"positive" help:"A node that stops gives its clients so long to move."`
+}
+
+// ICE is what clients are told about finding a way to the node.
+type ICE struct {
+	Servers    []string `yaml:"servers" default:"" check:"ice" help:"STUN and TURN servers given to clients."`
+	Username   string   `yaml:"username" default:"" help:"User at the TURN servers."`
+	Credential Secret   `yaml:"credential" default:"" help:"Password at the TURN servers, or file:PATH."`
+}
+
+// Publish is what happens between publishers of one stream.
+type Publish struct {
+	Silence  time.Duration `yaml:"silence" default:"1s" check:"positive" help:"A publisher that sends nothing for so long may be taken over."`
+	Grace    time.Duration `yaml:"grace" default:"10s" check:"positive" help:"Viewers wait so long for a publisher that was lost."`
+	Farewell time.Duration `yaml:"farewell" default:"2s" check:"positive" help:"Viewers wait so long after a publisher stopped of its own will."`
+}
+
+// Limits is when a node says that it is full.
+type Limits struct {
+	Viewers int     `yaml:"viewers" default:"0" check:"count" help:"Most viewers; 0: no limit."`
+	CPU     float64 `yaml:"cpu" default:"0.85" check:"fraction" help:"Most load of all cores, 0 to 1."`
+	Memory  float64 `yaml:"memory" default:"0.85" check:"fraction" help:"Most use of the machine's memory, 0 to 1."`
+}
+
+// Gateway is the front door.
+type Gateway struct {
+	Publish        string        `yaml:"publish" default:":443" check:"listen" help:"Address for publishers, HTTPS; goes to origins."`
+	Play           string        `yaml:"play" default:":5443" check:"listen" help:"Address for viewers, HTTPS; goes to edges."`
+	Redirect       string        `yaml:"redirect" default:":80" check:"listen-or-off" help:"Address of plain HTTP that sends people to HTTPS; empty: none."`
+	Certificate    string        `yaml:"certificate" default:"" help:"File of the TLS certificate with its chain, PEM."`
+	Key            string        `yaml:"key" default:"" help:"File of the certificate's private key, PEM."`
+	TrustedProxies []string      `yaml:"trusted-proxies" default:"" check:"prefix" help:"Who may say a client's address in X-Forwarded-For."`
+	HealthInterval time.Duration `yaml:"health-interval" default:"300ms" check:"positive" help:"Nodes are asked so often whether they are well."`
+}
+
+// Up is a whole cluster on one machine.
+type Up struct {
+	Dir         string   `yaml:"dir" default:".sluice" check:"path" help:"Folder of registry, certificates and logs."`
+	Origins     int      `yaml:"origins" default:"1" check:"some" help:"Number of origins."`
+	Edges       int      `yaml:"edges" default:"2" check:"some" help:"Number of edges."`
+	PublishPort int      `yaml:"publish-port" default:"8443" check:"port" help:"Port for publishers, HTTPS."`
+	PlayPort    int      `yaml:"play-port" default:"5443" check:"port" help:"Port for viewers, HTTPS."`
+	Hosts       []string `yaml:"hosts" default:"" check:"host" help:"More names and addresses for the certificate; this machine's own are in it."`
+	LogSize     Size     `yaml:"log-size" default:"16MB" check:"positive" help:"A log this long is set aside when its process starts."`
+}
+
+// Default returns the settings that hold when nothing is said.
+func Default() *Config {
+	c := new(Config)
+	for _, f := range fields("", c) {
+		if err := f.set(f.fallback()); err != nil {
+			panic("config: default of " + f.path + ": " + err.Error()) // a wrong tag; every test fails
+		}
+	}
+	return c
+}
