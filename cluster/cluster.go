@@ -82,10 +82,10 @@ const (
 type Stream struct {
 	Key        media.Key
 	State      StreamState
-	Origin     string // node id
-	Epoch      int64  // grows with every claim, never goes back
-	Codecs     []string
-	Started    time.Time
+	Origin     string    // node id
+	Epoch      int64     // grows with every claim, never goes back
+	Codecs     []string  // as last reported; empty from a Claim to the first Renew
+	Started    time.Time // when this broadcast began; a takeover of a lease that still ran keeps it
 	LeaseUntil time.Time
 }
 
@@ -103,9 +103,10 @@ type StreamInfo struct {
 }
 
 // Registry is the only state that nodes share. All methods may be called from
-// any goroutine; each is one or two round trips and obeys its context. Errors
-// other than the sentinels above mean that the registry can't be reached:
-// callers go on with what they know.
+// any goroutine; each is one or two round trips and obeys its context. Names
+// that media.NewKey refuses are refused with media.ErrBadKey where they would be
+// written. Other errors than these and the sentinels above mean that the registry
+// can't be reached: callers go on with what they know. Times are exact to a millisecond.
 type Registry interface {
 	// Heartbeat writes the node's row and stamps LastHeartbeat. Called by each
 	// node every second or two.
@@ -118,9 +119,10 @@ type Registry interface {
 	// Claim takes the lease on a stream for a node for ttl, with an epoch higher than any
 	// before. It succeeds when nobody holds a live lease, when the holder is the
 	// same node, or when the holder said Interrupted; else ErrStreamInUse.
-	// When several claim at once, exactly one wins.
+	// When several claim at once, exactly one wins. The stream is Broadcasting from here on.
 	Claim(ctx context.Context, key media.Key, node string, ttl time.Duration) (Lease, error)
-	// Renew extends a lease and reports the stream; ErrLeaseLost when it is no longer held.
+	// Renew extends a lease and reports the stream; ErrLeaseLost when it was taken over or released.
+	// A lease that ran out and that nobody took is renewed: so holders catch up after an outage.
 	Renew(ctx context.Context, l Lease, info StreamInfo, ttl time.Duration) error
 	// Release ends a lease; the row stays with its epoch, as Finished.
 	// Releasing a lost lease is ErrLeaseLost and changes nothing.
@@ -128,7 +130,7 @@ type Registry interface {
 	// Lookup returns the streams among keys that are known, in any order. A
 	// lease that ran out reads as Finished. One query, however many keys.
 	Lookup(ctx context.Context, keys ...media.Key) ([]Stream, error)
-	// Streams returns every stream that is not Finished, ordered by key.
+	// Streams returns every stream that is not Finished, ordered by Key.String.
 	Streams(ctx context.Context) ([]Stream, error)
 
 	Close() error

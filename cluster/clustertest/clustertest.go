@@ -1,0 +1,177 @@
+// Package clustertest is the conformance suite that every cluster.Registry passes.
+//
+// Imports: media, cluster.
+package clustertest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/cluster"
+	"sluice/media"
+)
+
+// Open opens one more registry on a store, as another process of the cluster would.
+// It leaves closing to t.Cleanup; a test may close it earlier.
+type Open func(t *testing.T) cluster.Registry
+
+// NewStore makes an empty store. Its registries take the time from now, from any goroutine.
+type NewStore func(t *testing.T, now func() time.Time) Open
+
+// Run runs the suite; each of its tests has a store of its own.
+func Run(t *testing.T, newStore NewStore) {
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, *fixture)
+	}{
+		{"nodes round trip", nodesRoundTrip},
+		{"nodes are ordered and removed", nodesOrderedRemoved},
+		{"faulty nodes are refused", nodesRefused},
+		{"claim, renew, release", lifeOfALease},
+		{"who may claim", whoMayClaim},
+		{"a takeover keeps the start", takeoverKeepsStart},
+		{"epochs only grow", epochsGrow},
+		{"a late holder changes nothing", lateHolder},
+		{"a lease that ran out is renewed when nobody took it", lateButAlone},
+		{"one of many claimers wins", oneClaimerWins},
+		{"one of renewal and takeover wins", renewalAgainstTakeover},
+		{"lookup", lookup},
+		{"streams", streams},
+		{"a thousand streams", thousandStreams},
+		{"weird names", weirdNames},
+		{"faulty claims and renewals are refused", claimsRefused},
+		{"contexts are obeyed", contextsObeyed},
+		{"close", closeOne},
+		{"random histories", randomHistories},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			clock := &Clock{at: time.Date(2030, 1, 2, 3, 4, 5, 678e6, time.UTC)}
+			open := newStore(t, clock.Now)
+			c.test(t, &fixture{Registry: open(t), ctx: t.Context(), clock: clock, open: open})
+		})
+	}
+}
+
+// Clock is a clock that stands still until it is moved.
+type Clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+// Now is safe for any goroutine.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+// Advance moves the clock.
+func (c *Clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+// ttl of leases in the suite; nothing waits for it.
+const ttl = 3 * time.Second
+
+// fixture is a store with a first registry on it.
+type fixture struct {
+	cluster.Registry
+	ctx   context.Context
+	clock *Clock
+	open  Open
+}
+
+var (
+	broadcasting = cluster.StreamInfo{State: cluster.Broadcasting, Codecs: []string{media.H264, media.Opus}}
+	interrupted  = cluster.StreamInfo{State: cluster.Interrupted, Codecs: []string{media.H264, media.Opus}}
+)
+
+func stream(id string) media.Key { return media.Key{App: "live", ID: id} }
+
+// claim claims or ends the test.
+func (f *fixture) claim(t *testing.T, key media.Key, node string) cluster.Lease {
+	t.Helper()
+	l, err := f.Claim(f.ctx, key, node, ttl)
+	if err != nil {
+		t.Fatalf("claim of %s by %s: %v", key, node, err)
+	}
+	if l.Key != key || l.Node != node || l.Epoch < 1 {
+		t.Fatalf("claim of %s by %s returned the lease %+v", key, node, l)
+	}
+	return l
+}
+
+// one looks a stream up that must be there.
+func (f *fixture) one(t *testing.T, key media.Key) cluster.Stream {
+	t.Helper()
+	list, err := f.Lookup(f.ctx, key)
+	if err != nil || len(list) != 1 || list[0].Key != key {
+		t.Fatalf("lookup of %s = %+v, %v; want that stream", key, list, err)
+	}
+	return list[0]
+}
+
+// want compares a stream with what is expected of it.
+func want(t *testing.T, s cluster.Stream, state cluster.StreamState, l cluster.Lease) {
+	t.Helper()
+	if s.State != state || s.Origin != l.Node || s.Epoch != l.Epoch {
+		t.Errorf("%s is %s, of %s, epoch %d; want %s, of %s, epoch %d", s.Key, s.State, s.Origin, s.Epoch, state, l.Node, l.Epoch)
+	}
+}
+
+// same compares times to the millisecond that registries keep.
+func same(a, b time.Time) bool { return a.Sub(b).Abs() < time.Millisecond }
+
+// ok ends the test on an error.
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// node is a row with every field set.
+func (f *fixture) node(id string) cluster.Node {
+	return cluster.Node{
+		ID: id, Role: cluster.Edge, State: cluster.Draining, PID: 4711, Host: "host.example", Region: "west", Version: "1.2.3",
+		HTTP: "192.0.2.1:5080", Media: "[2001:db8::1]:50000", Relay: "192.0.2.1:5000", RelayKey: "qZ+/==",
+		CPU: 0.125, Memory: 0.75, Started: f.clock.Now().Add(-time.Hour),
+		Serving: []cluster.Serving{{Stream: stream("a"), Viewers: 3}, {Stream: stream("b.c-d_e"), Viewers: 0}},
+	}
+}
+
+// eachHandle calls fn at once with n registries of the same store, and waits.
+func (f *fixture) eachHandle(t *testing.T, handles []cluster.Registry, fn func(i int, r cluster.Registry) error) {
+	t.Helper()
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	errs := make([]error, len(handles))
+	for i, r := range handles {
+		wg.Go(func() {
+			<-start
+			errs[i] = fn(i, r)
+		})
+	}
+	close(start)
+	wg.Wait()
+	for i, err := range errs {
+		if err != nil {
+			t.Errorf("handle %d: %v", i, err)
+		}
+	}
+}
+
+func (f *fixture) handles(t *testing.T, n int) []cluster.Registry {
+	list := []cluster.Registry{f.Registry}
+	for len(list) < n {
+		list = append(list, f.open(t))
+	}
+	return list
+}
+
+func nodeName(i int) string { return fmt.Sprintf("node-%d", i) }

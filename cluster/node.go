@@ -1,0 +1,96 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"sluice/media"
+)
+
+// DeadAfter is the age of a heartbeat at which a node counts as dead: five missed beats.
+const DeadAfter = 5 * time.Second
+
+// maxNodeID bounds a node's id: it is part of URLs and log lines.
+const maxNodeID = 64
+
+// Alive reports whether the node's heartbeat was less than DeadAfter old at that time.
+// Use View.At rather than the present when the node comes from a Directory: the view
+// may be old because the registry is away, and then nobody is dead for it.
+func (n Node) Alive(at time.Time) bool { return at.Sub(n.LastHeartbeat) < DeadAfter }
+
+// Takes reports whether the node has that role's part, standalone nodes having both.
+func (n Node) Takes(r Role) bool { return n.Role == r || n.Role == Standalone }
+
+// Serves reports whether the node can serve the stream at this moment.
+func (n Node) Serves(key media.Key) bool {
+	return slices.ContainsFunc(n.Serving, func(s Serving) bool { return s.Stream == key })
+}
+
+// Viewers is the sum of the viewers of all streams it serves.
+func (n Node) Viewers() int {
+	sum := 0
+	for _, s := range n.Serving {
+		sum += s.Viewers
+	}
+	return sum
+}
+
+// Check reports what would make the row unreadable for others; every Registry asks
+// it before it writes, so that one faulty node can't spoil everybody's view.
+func (n Node) Check() error {
+	if err := CheckNodeID(n.ID); err != nil {
+		return err
+	}
+	for _, s := range n.Serving {
+		if err := CheckKey(s.Stream); err != nil {
+			return fmt.Errorf("node %q: %w", n.ID, err)
+		}
+	}
+	return nil
+}
+
+// CheckNodeID accepts 1 to 64 letters, digits and '-': the id stands before the
+// first dot of a session's URL.
+func CheckNodeID(id string) error {
+	ok := id != "" && len(id) <= maxNodeID
+	for i := range len(id) {
+		c := id[i]
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-')
+	}
+	if !ok {
+		return fmt.Errorf("node id %.80q: an id is 1 to %d letters, digits or '-'", id, maxNodeID)
+	}
+	return nil
+}
+
+// CheckKey refuses what media.NewKey refuses; its error wraps media.ErrBadKey.
+func CheckKey(key media.Key) error {
+	_, err := media.NewKey(key.App, key.ID)
+	return err
+}
+
+// CheckClaim refuses what no Registry may write as a claim.
+func CheckClaim(key media.Key, node string, ttl time.Duration) error {
+	if err := CheckKey(key); err != nil {
+		return fmt.Errorf("claim stream: %w", err)
+	}
+	if err := CheckNodeID(node); err != nil {
+		return fmt.Errorf("claim stream %q: %w", key, err)
+	}
+	if ttl <= 0 {
+		return fmt.Errorf("claim stream %q: a lease of %v is none", key, ttl)
+	}
+	return nil
+}
+
+// CheckRenew refuses what no Registry may write as a renewal.
+func CheckRenew(l Lease, info StreamInfo, ttl time.Duration) error {
+	if info.State != Broadcasting && info.State != Interrupted {
+		return fmt.Errorf("renew stream %q: state %q is neither %q nor %q", l.Key, info.State, Broadcasting, Interrupted)
+	}
+	if ttl <= 0 {
+		return fmt.Errorf("renew stream %q: a lease of %v is none", l.Key, ttl)
+	}
+	return nil
+}
