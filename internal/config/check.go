@@ -10,6 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sluice/cluster"
+	"sluice/media"
 )
 
 // check says what is wrong with one text for the field, by its enum and check tags.
@@ -130,41 +133,21 @@ func checkICE(s string) error {
 }
 
 func checkStore(s string) error {
-	scheme, rest, ok := strings.Cut(s, ":")
-	switch {
-	case s == "":
-		return errors.New("must not be empty; for one machine use sqlite:sluice.db")
-	case scheme == "sqlite" && (!ok || rest == ""):
-		return fmt.Errorf("%q has no path; for one machine use sqlite:sluice.db", s)
-	case strings.Contains(s, "://") && scheme != "mongodb" && scheme != "mongodb+srv":
-		return fmt.Errorf("%.40q is not a store: use sqlite:PATH, mongodb://… or mongodb+srv://…", s)
-	}
-	return nil
+	_, _, err := cluster.ParseStore(s)
+	return err
 }
 
-// checkID keeps the dot out, which separates a node's id from a session's in URLs.
+// checkID is for a node's id and region; empty is the default of both.
 func checkID(s string) error {
-	for _, r := range s {
-		if r != '-' && !alphanumeric(r) {
-			return fmt.Errorf("%q has other characters than letters, digits and '-'", s)
-		}
-	}
-	if len(s) > 64 {
-		return fmt.Errorf("%.20q… is longer than 64 characters", s)
+	if s != "" && cluster.CheckNodeID(s) != nil {
+		return fmt.Errorf("%.80q is not 1 to 64 letters, digits and '-'", s)
 	}
 	return nil
 }
 
-// checkName holds to the same rule as media.NewKey.
 func checkName(s string) error {
-	ok := s != "" && len(s) <= 128 && s[0] != '.'
-	for _, r := range s {
-		ok = ok && (r == '-' || r == '_' || r == '.' || alphanumeric(r))
-	}
-	if !ok {
-		return fmt.Errorf("%.40q is not a name: 1 to 128 letters, digits, '-', '_' or '.', not beginning with '.'", s)
-	}
-	return nil
+	_, err := media.NewKey(s, "stream")
+	return err
 }
 
 func alphanumeric(r rune) bool {

@@ -1,7 +1,7 @@
 // Package config holds every setting of Sluice with its default, and reads them from
 // sluice.yaml and from SLUICE_… variables. Flags, which come last, are parsed in cmd.
 //
-// Imports: nothing of ours.
+// Imports: cluster, media.
 package config
 
 import "time"

@@ -110,10 +110,10 @@ var mistakeCases = []struct {
 	{"bad items", "node:\n  announce:\n    - 192.0.2.1\n    - here\n    - there\n", []string{
 		`4: node.announce: "here" is not an IP address`, `5: node.announce: "there" is not an IP address`}},
 	{"bad port", "node:\n  http: \":99999\"\n", []string{`2: node.http: port "99999" of ":99999" is not between 0 and 65535`}},
-	{"dot in id", "node:\n  id: a.b\n", []string{`2: node.id: "a.b" has other characters than letters, digits and '-'`}},
+	{"dot in id", "node:\n  id: a.b\n", []string{`2: node.id: "a.b" is not 1 to 64 letters, digits and '-'`}},
 	{"ice", "node:\n  ice:\n    servers: [\"http://x\"]\n", []string{
 		`3: node.ice.servers: "http://x" is not a STUN or TURN URL, such as stun:host:3478 or turn:host:3478?transport=udp`}},
-	{"store", "store: postgres://x\n", []string{`1: store: "postgres://x" is not a store: use sqlite:PATH, mongodb://… or mongodb+srv://…`}},
+	{"store", "store: postgres://x\n", []string{`1: store: unknown kind of store "postgres": a store is sqlite:PATH, mongodb://…, mongodb+srv://… or the address of a MongoDB server`}},
 	{"two documents", "store: sqlite:a\n---\nstore: sqlite:b\n", []string{`3: a second document; there can be only one`}},
 	{"all at once", "up:\n  edges: 0\n  edgs: 1\nlog:\n  level: loud\n  format: xml\n", []string{
 		`2: up.edges: 0 is not between 1 and 100`,

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"sluice/cluster"
+	"sluice/cluster/sqlite"
+	"sluice/internal/config"
+	"sluice/media"
+)
+
+// askWithin bounds a question to the registry from a shell.
+const askWithin = 10 * time.Second
+
+// storeFlags say which cluster is meant.
+type storeFlags struct {
+	Store string `help:"Registry: sqlite:PATH or mongodb://…; default: that of --dir, if no other is set ($$SLUICE_STORE)." placeholder:"URL"`
+	Dir   string `help:"Folder of the cluster that sluice up runs ($$SLUICE_UP_DIR)." default:"" placeholder:".sluice"`
+}
+
+// open opens the registry that is meant. A store that the file or the environment names counts as
+// meant unless it is the default, which the shipped sluice.yaml spells out.
+func (f storeFlags) open(p *process, top *cli) (cluster.Registry, error) {
+	cfg, err := config.Load(config.File(top.Config, p.env), p.env)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	store := f.Store
+	if store == "" && f.Dir == "" && cfg.Store != config.Default().Store {
+		store = cfg.Store
+	}
+	if store == "" {
+		h := home{dir: cmp.Or(f.Dir, cfg.Up.Dir)}
+		if !h.exists() {
+			return nil, fmt.Errorf("there is no cluster in %s: start one with sluice up, or name its registry with --store", h.dir)
+		}
+		store = "sqlite:" + h.path(registryFile)
+	}
+	if kind, path, err := cluster.ParseStore(store); err == nil && kind == cluster.SQLite {
+		if _, err := os.Stat(path); err != nil { // opening would make a new one
+			return nil, fmt.Errorf("there is no registry %s: start a cluster, or name another with --store", path)
+		}
+	}
+	return openStore(p.ctx, store)
+}
+
+// openStore opens a registry of any kind.
+func openStore(ctx context.Context, store string) (cluster.Registry, error) {
+	kind, rest, err := cluster.ParseStore(store)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if kind != cluster.SQLite {
+		return nil, errors.New("this version keeps its registry in SQLite only: use sqlite:PATH")
+	}
+	return sqlite.Open(ctx, filepath.Clean(rest))
+}
+
+type nodesCmd struct {
+	storeFlags `embed:""`
+	JSON       bool `name:"json" help:"Print JSON."`
+}
+
+// nodeRow is a node as nodes --json prints it. Programs read it: fields may be added, not changed.
+type nodeRow struct {
+	ID            string    `json:"id"`
+	Role          string    `json:"role"`
+	PID           int       `json:"pid"`
+	Host          string    `json:"host"`
+	HTTP          string    `json:"http"`
+	Media         string    `json:"media"`
+	Version       string    `json:"version"`
+	State         string    `json:"state"` // ready, draining or dead
+	CPU           float64   `json:"cpu"`
+	Memory        float64   `json:"memory"`
+	Streams       int       `json:"streams"`
+	Viewers       int       `json:"viewers"`
+	LastHeartbeat time.Time `json:"lastHeartbeat"`
+}
+
+// Run prints the nodes.
+func (c *nodesCmd) Run(p *process, top *cli) (err error) {
+	reg, err := c.open(p, top)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reg.Close()) }()
+	ctx, cancel := context.WithTimeout(p.ctx, askWithin)
+	defer cancel()
+	nodes, err := reg.Nodes(ctx)
+	if err != nil {
+		return fmt.Errorf("read nodes: %w", err)
+	}
+	rows := nodeRows(nodes, time.Now())
+	if c.JSON {
+		return printJSON(p.out, rows)
+	}
+	return printNodes(p.out, rows, time.Now())
+}
+
+func nodeRows(nodes []cluster.Node, now time.Time) []nodeRow {
+	rows := []nodeRow{}
+	for _, n := range nodes {
+		state := string(n.State)
+		if !n.Alive(now) {
+			state = "dead"
+		}
+		rows = append(rows, nodeRow{ID: n.ID, Role: string(n.Role), PID: n.PID, Host: n.Host, HTTP: n.HTTP, Media: n.Media,
+			Version: n.Version, State: state, CPU: n.CPU, Memory: n.Memory, Streams: len(n.Serving), Viewers: n.Viewers(),
+			LastHeartbeat: n.LastHeartbeat})
+	}
+	return rows
+}
+
+func printNodes(w io.Writer, rows []nodeRow, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NODE\tROLE\tSTATE\tPID\tHTTP\tCPU\tMEMORY\tSTREAMS\tVIEWERS\tHEARD")
+	for _, n := range rows {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%.0f%%\t%.0f%%\t%d\t%d\t%s ago\n", n.ID, n.Role, n.State, n.PID, n.HTTP,
+			100*n.CPU, 100*n.Memory, n.Streams, n.Viewers, now.Sub(n.LastHeartbeat).Round(100*time.Millisecond))
+	}
+	return t.Flush()
+}
+
+type streamsCmd struct {
+	storeFlags `embed:""`
+	JSON       bool `name:"json" help:"Print JSON."`
+}
+
+// streamRow is a stream as streams --json prints it. Programs read it: fields may be added, not changed.
+type streamRow struct {
+	App     string   `json:"app"`
+	ID      string   `json:"id"`
+	State   string   `json:"state"`
+	Origin  string   `json:"origin"`
+	Epoch   int64    `json:"epoch"`
+	Edges   []string `json:"edges"` // nodes other than the origin that have it
+	Viewers int      `json:"viewers"`
+	Codecs  []string `json:"codecs"`
+}
+
+// Run prints the streams.
+func (c *streamsCmd) Run(p *process, top *cli) (err error) {
+	reg, err := c.open(p, top)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reg.Close()) }()
+	ctx, cancel := context.WithTimeout(p.ctx, askWithin)
+	defer cancel()
+	streams, err := reg.Streams(ctx)
+	if err != nil {
+		return fmt.Errorf("read streams: %w", err)
+	}
+	nodes, err := reg.Nodes(ctx)
+	if err != nil {
+		return fmt.Errorf("read nodes: %w", err)
+	}
+	rows := streamRows(streams, nodes, time.Now())
+	if c.JSON {
+		return printJSON(p.out, rows)
+	}
+	return printStreams(p.out, rows)
+}
+
+func streamRows(streams []cluster.Stream, nodes []cluster.Node, now time.Time) []streamRow {
+	edges, viewers := map[media.Key][]string{}, map[media.Key]int{}
+	for _, n := range nodes {
+		if !n.Alive(now) {
+			continue
+		}
+		for _, s := range n.Serving {
+			viewers[s.Stream] += s.Viewers
+			edges[s.Stream] = append(edges[s.Stream], n.ID)
+		}
+	}
+	rows := []streamRow{}
+	for _, s := range streams {
+		others := slices.DeleteFunc(edges[s.Key], func(id string) bool { return id == s.Origin })
+		rows = append(rows, streamRow{App: s.Key.App, ID: s.Key.ID, State: string(s.State), Origin: s.Origin, Epoch: s.Epoch,
+			Edges: append([]string{}, others...), Viewers: viewers[s.Key], Codecs: append([]string{}, s.Codecs...)})
+	}
+	return rows
+}
+
+func printStreams(w io.Writer, rows []streamRow) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "STREAM\tSTATE\tORIGIN\tEPOCH\tEDGES\tVIEWERS\tCODECS")
+	for _, s := range rows {
+		fmt.Fprintf(t, "%s/%s\t%s\t%s\t%d\t%s\t%d\t%s\n", s.App, s.ID, s.State, s.Origin, s.Epoch,
+			cmp.Or(strings.Join(s.Edges, ","), "-"), s.Viewers, strings.Join(s.Codecs, ","))
+	}
+	return t.Flush()
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
