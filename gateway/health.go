@@ -1,0 +1,259 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"sluice/cluster"
+)
+
+// errNodeDown ends requests that wait for a node which has stopped answering.
+var errNodeDown = errors.New("node does not answer")
+
+// health is what the probes say of a node.
+type health int
+
+const (
+	unknown  health = iota // not probed yet: used, a failed dial will tell
+	up                     // ready
+	notReady               // answers, but wants no new work
+	down                   // nobody there, or two probes in a row without an answer
+)
+
+// pool is the gateway's own opinion of the nodes. A heartbeat is seconds old; a probe is not. A
+// process that is gone is found at once, one that hangs within HealthInterval + 2 HealthTimeout.
+type pool struct {
+	dir      directory
+	log      *slog.Logger
+	interval time.Duration
+	timeout  time.Duration
+	client   *http.Client
+
+	wg     sync.WaitGroup // the watches
+	mu     sync.Mutex
+	probes map[string]*probe // by node id
+}
+
+// probe is the state of one node's watch.
+type probe struct {
+	addr   string
+	health health
+	misses int             // probes in a row that timed out
+	alive  context.Context // ends when the node goes down
+	kill   context.CancelFunc
+	stop   context.CancelFunc // ends the watch
+}
+
+func newPool(dir directory, interval, timeout time.Duration, log *slog.Logger) *pool {
+	return &pool{
+		dir: dir, log: log, interval: interval, timeout: timeout, probes: map[string]*probe{},
+		client: &http.Client{
+			Timeout:       timeout,
+			Transport:     &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// run watches every node of the directory until ctx ends.
+func (p *pool) run(ctx context.Context) {
+	tick := time.NewTicker(p.interval)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		p.sync(ctx, p.dir.View())
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+	p.sync(ctx, cluster.View{})
+	p.wg.Wait()
+	p.client.CloseIdleConnections()
+}
+
+// sync starts watches of new nodes and ends those of nodes that left or moved.
+func (p *pool) sync(ctx context.Context, v cluster.View) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rows := map[string]string{}
+	for _, n := range newest(v.Nodes) {
+		rows[n.ID] = n.HTTP
+	}
+	for id, pr := range p.probes {
+		if rows[id] != pr.addr {
+			pr.stop()
+			pr.kill()
+			delete(p.probes, id)
+		}
+	}
+	for id, addr := range rows {
+		if p.probes[id] != nil {
+			continue
+		}
+		watch, stop := context.WithCancel(ctx)
+		pr := &probe{addr: addr, stop: stop}
+		pr.revive()
+		p.probes[id] = pr
+		p.wg.Go(func() { p.watch(watch, id, pr) })
+	}
+}
+
+// newest drops rows whose address was taken over by a node that started later.
+func newest(nodes []cluster.Node) []cluster.Node {
+	last := make(map[string]time.Time, len(nodes))
+	for _, n := range nodes {
+		if t, ok := last[n.HTTP]; !ok || n.Started.After(t) {
+			last[n.HTTP] = n.Started
+		}
+	}
+	out := make([]cluster.Node, 0, len(nodes))
+	for _, n := range nodes {
+		if n.HTTP != "" && n.Started.Equal(last[n.HTTP]) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func (pr *probe) revive() { pr.alive, pr.kill = context.WithCancel(context.Background()) }
+
+// watch probes one node until ctx ends. After a probe that timed out the next follows at once.
+func (p *pool) watch(ctx context.Context, id string, pr *probe) {
+	for ctx.Err() == nil {
+		err := p.ask(ctx, pr.addr)
+		if ctx.Err() != nil {
+			return
+		}
+		p.note(id, pr, err)
+		if isTimeout(err) {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(p.interval):
+		}
+	}
+}
+
+// errNotReady: the node answered, and said that it takes no work.
+var errNotReady = errors.New("node is not ready")
+
+func (p *pool) ask(ctx context.Context, addr string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)); err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("%w: /readyz says %s", errNotReady, resp.Status)
+	}
+	return nil
+}
+
+// note takes the outcome of a probe.
+func (p *pool) note(id string, pr *probe, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.probes[id] != pr {
+		return
+	}
+	was := pr.health
+	if isTimeout(err) {
+		pr.misses++
+	} else {
+		pr.misses = 0
+	}
+	switch {
+	case err == nil:
+		pr.health = up
+	case errors.Is(err, errNotReady):
+		pr.health = notReady
+	case isTimeout(err) && pr.misses < 2: // a busy moment is no death
+		return
+	default:
+		p.downLocked(id, pr, err)
+		return
+	}
+	if was == down {
+		pr.revive()
+	}
+	if was != pr.health {
+		p.log.Info(map[health]string{up: "node is up", notReady: "node takes no new work"}[pr.health], "node", id, "addr", pr.addr)
+	}
+}
+
+// failed says that a dial of the node failed: it is down until a probe succeeds.
+func (p *pool) failed(id string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if pr := p.probes[id]; pr != nil {
+		p.downLocked(id, pr, err)
+	}
+}
+
+func (p *pool) downLocked(id string, pr *probe, err error) {
+	if pr.health == down {
+		return
+	}
+	pr.health = down
+	pr.kill()
+	p.log.Warn("node is down", "node", id, "addr", pr.addr, "error", err)
+}
+
+// alive returns a context that ends when the node goes down.
+func (p *pool) alive(id string) context.Context {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if pr := p.probes[id]; pr != nil {
+		return pr.alive
+	}
+	return context.Background()
+}
+
+// view is the directory's without the nodes that are down. Nodes that are not ready
+// are marked as draining. The slice is the caller's.
+func (p *pool) view() cluster.View {
+	v := p.dir.View()
+	v.Nodes = newest(v.Nodes)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	kept := v.Nodes[:0]
+	for _, n := range v.Nodes {
+		if pr := p.probes[n.ID]; pr != nil {
+			switch pr.health {
+			case down:
+				continue
+			case notReady:
+				n.State = cluster.Draining
+			}
+		}
+		kept = append(kept, n)
+	}
+	v.Nodes = kept
+	return v
+}
+
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// isDial reports that no connection was made, so that the node has seen nothing.
+func isDial(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}

@@ -1,0 +1,112 @@
+package gateway
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"sluice/cluster"
+	"sluice/media"
+)
+
+func edges(cpu ...float64) *fakeDirectory {
+	d := &fakeDirectory{view: cluster.View{At: time.Unix(100, 0)}}
+	for i, c := range cpu {
+		d.view.Nodes = append(d.view.Nodes, cluster.Node{ID: fmt.Sprintf("e%d", i+1), Role: cluster.Edge, State: cluster.Ready, CPU: c,
+			HTTP: fmt.Sprintf("127.0.0.1:%d", i+1), LastHeartbeat: d.view.At})
+	}
+	return d
+}
+
+func TestPlacementWithinOneHeartbeat(t *testing.T) {
+	cases := []struct {
+		name    string
+		cpu     []float64
+		streams int // viewers go round them; 0: sockets that name none
+		viewers int
+		min     int // viewers of the node that got least
+		max     int // and of the one that got most
+	}{
+		{"50 viewers of a new stream go to one edge", []float64{0.1, 0.1}, 1, 50, 0, 50},
+		{"so they do when the edges differ a little", []float64{0.12, 0.1}, 1, 50, 0, 50},
+		{"500 viewers are too many for one", []float64{0.1, 0.1}, 1, 500, 150, 350},
+		{"a nearly full edge gets few", []float64{0.1, 0.8}, 1, 150, 0, 150},
+		{"streams spread", []float64{0.1, 0.1}, 50, 50, 15, 35},
+		{"unnamed sockets spread", []float64{0.1, 0.1}, 0, 50, 24, 26},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			dir := edges(c.cpu...)
+			p := &placer{pool: newPool(dir, time.Second, time.Second, slog.New(slog.DiscardHandler)), ledger: newLedger(time.Now)}
+			got := map[string]int{}
+			for i := range c.viewers {
+				var key media.Key
+				if c.streams > 0 {
+					key = media.Key{App: "live", ID: fmt.Sprint("s", i%c.streams)}
+				}
+				n, ok := p.session(cluster.Edge, key, nil)
+				if !ok {
+					t.Fatal("no node")
+				}
+				got[n.ID]++
+			}
+			least, most := c.viewers, 0
+			for _, n := range dir.view.Nodes {
+				least, most = min(least, got[n.ID]), max(most, got[n.ID])
+			}
+			if least < c.min || most > c.max || (c.min == 0 && least != 0) {
+				t.Errorf("got %v, want each between %d and %d", got, c.min, c.max)
+			}
+			if len(dir.view.Nodes[0].Serving) != 0 {
+				t.Error("the shared view was changed")
+			}
+		})
+	}
+}
+
+func TestLedgerForgets(t *testing.T) {
+	now := time.Unix(1000, 0)
+	l := newLedger(func() time.Time { return now })
+	for range maxPlacements + 10 {
+		l.add("e1", stream1)
+	}
+	if n := l.apply(cluster.Node{ID: "e1"}); len(l.queue) != maxPlacements || n.Viewers() != maxPlacements {
+		t.Errorf("ledger holds %d, node shows %d, want %d", len(l.queue), n.Viewers(), maxPlacements)
+	}
+	now = now.Add(remember / 2)
+	l.add("e2", stream1)
+	now = now.Add(remember/2 + time.Millisecond)
+	if n := l.apply(cluster.Node{ID: "e1", CPU: 0.5}); n.CPU != 0.5 || n.Serves(stream1) {
+		t.Errorf("old placements still count: %+v", n)
+	}
+	if n := l.apply(cluster.Node{ID: "e2"}); !n.Serves(stream1) {
+		t.Error("fresh placement was forgotten")
+	}
+	now = now.Add(remember)
+	l.apply(cluster.Node{})
+	if len(l.queue) != 0 || len(l.nodes) != 0 {
+		t.Errorf("ledger is not empty: %d, %v", len(l.queue), l.nodes)
+	}
+}
+
+func TestPublisherReturnsToItsOrigin(t *testing.T) {
+	dir := edges(0.5, 0.1)
+	for i := range dir.view.Nodes {
+		dir.view.Nodes[i].Role = cluster.Origin
+	}
+	dir.view.Nodes[0].Serving = []cluster.Serving{{Stream: stream1}}
+	p := &placer{pool: newPool(dir, time.Second, time.Second, slog.New(slog.DiscardHandler)), ledger: newLedger(time.Now)}
+	if n, _ := p.session(cluster.Origin, stream1, nil); n.ID != "e1" {
+		t.Errorf("publisher of a stream goes to %s, its origin is e1", n.ID)
+	}
+	if n, _ := p.session(cluster.Origin, media.Key{App: "live", ID: "new"}, nil); n.ID != "e2" {
+		t.Errorf("new publisher goes to %s, least loaded is e2", n.ID)
+	}
+	if n, _ := p.session(cluster.Origin, stream1, map[string]bool{"e1": true}); n.ID != "e2" {
+		t.Errorf("publisher whose origin failed goes to %s", n.ID)
+	}
+	if n, ok := p.session(cluster.Edge, stream1, nil); ok {
+		t.Errorf("viewer goes to origin %s", n.ID)
+	}
+}

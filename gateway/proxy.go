@@ -1,0 +1,289 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"time"
+
+	"sluice/cluster"
+	"sluice/internal/problem"
+)
+
+const (
+	maxSignal  = 256 << 10        // bytes of an SDP or candidate
+	maxReplay  = 64 << 10         // bytes of another body that is kept for a second try
+	bodyWithin = 10 * time.Second // for a body that is kept
+	writeStall = 60 * time.Second // a client that takes nothing for that long is cut off
+	maxTries   = 4                // nodes asked for one request
+)
+
+var (
+	errNoNode   = errors.New("no node takes requests")
+	errNodeGone = errors.New("the session's node is gone")
+)
+
+// handler serves one door: requests go to nodes of its role.
+type handler struct {
+	g    *Gateway
+	door *door
+	role cluster.Role
+}
+
+func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w := newResponse(rw)
+	defer w.done()
+	rt, refusal := parseRoute(r)
+	if refusal != nil {
+		h.refuse(w, r, refusal)
+		return
+	}
+	switch rt.kind {
+	case toSelf:
+		w.Header().Set("Cache-Control", "no-store")
+		_, _ = io.WriteString(w, "ok\n")
+		return
+	case newSocket:
+		h.serveSocket(w, r)
+		return
+	}
+	t := &trip{h: h, route: rt, safe: r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions, tried: map[string]bool{}}
+	if refusal := t.takeBody(w, r); refusal != nil {
+		h.refuse(w, r, refusal)
+		return
+	}
+	proxy := httputil.ReverseProxy{
+		Transport:     t,
+		FlushInterval: -1, // what a node sends goes on at once
+		ErrorLog:      slog.NewLogLogger(h.g.log.Handler(), slog.LevelDebug),
+		Rewrite: func(p *httputil.ProxyRequest) {
+			h.g.client.Forward(p.Out.Header, p.In) // Host stays as the client wrote it
+		},
+		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) { h.failed(w, r, err) },
+	}
+	proxy.ServeHTTP(w, r)
+	if rt.signals() {
+		h.g.log.Debug("session request", "port", h.door.name, "method", r.Method, "stream", rt.key.String(), "node", t.node,
+			"status", w.status, "peer", h.g.client.Of(r).String())
+	}
+}
+
+// failed answers for a node that did not.
+func (h *handler) failed(w *response, r *http.Request, err error) {
+	var tooLarge *http.MaxBytesError
+	switch {
+	case r.Context().Err() != nil: // the client left
+		return
+	case errors.Is(err, errNoNode):
+		h.noNode(w, r)
+	case errors.Is(err, errNodeGone):
+		h.refuse(w, r, problem.New(problem.NoSession, "The node that held this session is gone; start a new session."))
+	case errors.As(err, &tooLarge):
+		h.refuse(w, r, problem.New(problem.TooLarge, "The body is larger than is taken here."))
+	case isTimeout(err):
+		h.refuse(w, r, problem.New(problem.Timeout, "The node did not answer in time; try again."))
+	default:
+		h.g.log.Debug("request failed", "port", h.door.name, "path", r.URL.Path, "error", err)
+		h.noNode(w, r)
+	}
+}
+
+// trip is one request on its way to a node, or to the next node when that one fails.
+type trip struct {
+	h     *handler
+	route route
+	safe  bool // the method changes nothing: it may be sent twice
+	kept  bool // body is whole
+	body  []byte
+	tried map[string]bool
+	node  string // the last one asked
+}
+
+// takeBody reads a body that is small enough to be sent again.
+func (t *trip) takeBody(w *response, r *http.Request) *problem.Problem {
+	limit := int64(maxReplay)
+	switch {
+	case r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0:
+		t.kept = true
+		return nil
+	case t.route.signals():
+		limit = maxSignal
+		if r.ContentLength > limit {
+			return tooLarge()
+		}
+	case r.ContentLength < 0 || r.ContentLength > limit:
+		return nil // passes through, once
+	}
+	_ = w.control.SetReadDeadline(time.Now().Add(bodyWithin)) // not supported: the server's own limits hold
+	body, err := io.ReadAll(http.MaxBytesReader(w.ResponseWriter, r.Body, limit))
+	_ = w.control.SetReadDeadline(time.Time{})
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return tooLarge()
+	case err != nil:
+		w.Header().Set("Connection", "close")
+		return problem.New(problem.BadRequest, "The body did not arrive whole within 10 s.")
+	}
+	t.kept, t.body = true, body
+	return nil
+}
+
+func tooLarge() *problem.Problem {
+	return problem.New(problem.TooLarge, "A body here is at most 256 KiB.")
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *trip) RoundTrip(r *http.Request) (*http.Response, error) {
+	var lastErr error = errNoNode
+	var full *http.Response // a node's "no room"
+	for range maxTries {
+		node, err := t.pick()
+		if err != nil {
+			if lastErr == errNoNode {
+				lastErr = err
+			}
+			break
+		}
+		if full != nil {
+			_ = full.Body.Close()
+			full = nil
+		}
+		t.tried[node.ID], t.node = true, node.ID
+		resp, err := t.send(r, node)
+		switch {
+		case err == nil && resp.StatusCode == http.StatusServiceUnavailable && t.route.kind == newSetup:
+			full = resp // another may have room
+		case err == nil:
+			return resp, nil
+		case r.Context().Err() != nil || !t.again(err):
+			return nil, t.final(err)
+		default:
+			lastErr = t.final(err)
+		}
+	}
+	if full != nil {
+		return full, nil
+	}
+	return nil, lastErr
+}
+
+func (t *trip) pick() (cluster.Node, error) {
+	p, role := t.h.g.placer, t.h.role
+	var node cluster.Node
+	var ok bool
+	switch t.route.kind {
+	case toNode:
+		if node, ok = p.node(t.route.node); !ok || t.tried[node.ID] {
+			return node, errNodeGone
+		}
+		return node, nil
+	case newSetup:
+		node, ok = p.session(role, t.route.key, t.tried)
+	default:
+		node, ok = p.request(role, t.route.key, t.tried)
+	}
+	if !ok {
+		return node, errNoNode
+	}
+	return node, nil
+}
+
+// again reports whether another node may be asked after err. A failed dial has done nothing. A
+// node that died has lost the session that it may have begun. A slow one may still do its work.
+func (t *trip) again(err error) bool {
+	return t.kept && (isDial(err) || (t.safe || t.route.kind == newSetup) && !isTimeout(err))
+}
+
+func (t *trip) final(err error) error {
+	if t.route.kind == toNode && (isDial(err) || errors.Is(err, errNodeDown)) {
+		return errNodeGone
+	}
+	return err
+}
+
+// send asks one node, and gives up when the node is found to be down.
+func (t *trip) send(r *http.Request, node cluster.Node) (*http.Response, error) {
+	g := t.h.g
+	ctx, cancel := context.WithCancelCause(r.Context())
+	stop := context.AfterFunc(g.pool.alive(node.ID), func() { cancel(errNodeDown) })
+	out := r.Clone(ctx)
+	out.URL.Scheme, out.URL.Host = "http", node.HTTP
+	if t.kept {
+		out.ContentLength = int64(len(t.body))
+		out.TransferEncoding = nil
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(t.body)), nil }
+		out.Body, _ = out.GetBody()
+		if len(t.body) == 0 {
+			out.Body, out.GetBody = http.NoBody, nil
+		}
+	}
+	resp, err := g.transport.RoundTrip(out)
+	stop()
+	if err != nil {
+		down := context.Cause(ctx) == errNodeDown
+		cancel(nil)
+		switch {
+		case r.Context().Err() != nil:
+		case down:
+			return nil, errNodeDown
+		case isDial(err):
+			g.pool.failed(node.ID, err)
+		}
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols { // there the body is the connection, and r's context ends it
+		resp.Body = &body{resp.Body, cancel}
+	}
+	return resp, nil
+}
+
+// body frees its request's context when it is closed.
+type body struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}
+
+// response remembers the status, and cuts off clients that don't take what is sent.
+type response struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	status  int
+}
+
+func newResponse(w http.ResponseWriter) *response {
+	return &response{ResponseWriter: w, control: http.NewResponseController(w)}
+}
+
+// Unwrap is for http.ResponseController.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *response) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *response) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	_ = w.control.SetWriteDeadline(time.Now().Add(writeStall))
+	return w.ResponseWriter.Write(b)
+}
+
+// done leaves the connection to the next request as it was found.
+func (w *response) done() {
+	if w.status != http.StatusSwitchingProtocols {
+		_ = w.control.SetWriteDeadline(time.Time{})
+	}
+}

@@ -1,0 +1,355 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"sluice/cluster"
+	"sluice/internal/problem"
+	"sluice/media"
+)
+
+const (
+	maxEarly      = 64               // messages kept until the stream is named
+	maxEarlyBytes = 256 << 10        // and their size
+	socketWrite   = 10 * time.Second // for one message to be taken, by either side
+	socketDial    = 5 * time.Second  // for a node's handshake
+	maxReason     = 123              // bytes of a close reason. RFC 6455 §5.5
+)
+
+// message is one WebSocket message.
+type message struct {
+	kind websocket.MessageType
+	data []byte
+}
+
+// socket is a client's WebSocket, its node's, and what goes from one to the other. Three goroutines:
+// one reads the client, one reads the node and writes to the client, and
+// serve, which writes to the node, pings it, and ends all.
+type socket struct {
+	h      *handler
+	req    *http.Request
+	client *websocket.Conn
+	node   *websocket.Conn
+	heard  atomic.Int64  // UnixNano of the client's last sign of life
+	in     chan message  // from the client; closed after its last message
+	left   chan error    // why reading from the client ended; cap 1
+	early  []message     // read before there was a node
+	key    media.Key     // the stream they name
+	served *cluster.Node // for the log
+}
+
+// serveSocket accepts the upgrade before it knows the node: the stream is in the messages.
+func (h *handler) serveSocket(w *response, r *http.Request) {
+	g := h.g
+	g.sockets.Add(1)
+	defer g.sockets.Done()
+	defer g.open.Add(-1)
+	if g.open.Add(1) > int64(g.cfg.MaxSockets) {
+		w.Header().Set("Retry-After", retryAfter)
+		h.refuse(w, r, problem.New(problem.NodeFull, "The gateway has no room for more sockets; try again later."))
+		return
+	}
+	if _, ok := h.g.placer.pick(h.role, media.Key{}, nil); !ok {
+		h.noNode(w, r)
+		return
+	}
+	s := &socket{h: h, req: r, in: make(chan message), left: make(chan error, 1)}
+	var err error
+	s.client, err = websocket.Accept(w, r, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, // the node sees Origin and Host, and decides
+		OnPingReceived:     func(context.Context, []byte) bool { s.touch(); return true },
+	})
+	if err != nil { // Accept has answered
+		return
+	}
+	w.status = http.StatusSwitchingProtocols
+	s.client.SetReadLimit(g.cfg.MaxMessage)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	done := make(chan struct{})
+	s.touch()
+	go func() { defer close(done); s.readClient(ctx) }()
+	s.serve(ctx)
+	cancel()
+	_ = s.client.CloseNow()
+	<-done
+}
+
+func (s *socket) touch() { s.heard.Store(time.Now().UnixNano()) }
+
+func (s *socket) readClient(ctx context.Context) {
+	defer close(s.in)
+	for {
+		kind, data, err := s.client.Read(ctx)
+		if err != nil {
+			s.left <- err
+			return
+		}
+		s.touch()
+		select {
+		case s.in <- message{kind, data}:
+		case <-ctx.Done():
+			s.left <- ctx.Err()
+			return
+		}
+	}
+}
+
+// serve places the socket, joins both ends, and says good-bye to both.
+func (s *socket) serve(ctx context.Context) {
+	if !s.gather() {
+		return // the client left, or the gateway stops
+	}
+	if err := s.dial(ctx); err != nil {
+		code, reason := websocket.StatusTryAgainLater, "no server is ready; connect again in a few seconds"
+		var said *refusal
+		if errors.As(err, &said) {
+			code, reason = websocket.StatusPolicyViolation, said.reason
+		}
+		if errors.Is(err, errNoNode) {
+			s.h.door.refused.Add(1)
+		}
+		s.bye(s.client, code, reason)
+		return
+	}
+	log := s.h.g.log.With("port", s.h.door.name, "node", s.served.ID, "stream", s.key.String(), "peer", s.h.g.client.Of(s.req).String())
+	log.Debug("socket is open")
+	ctx, cancel := context.WithCancel(ctx)
+	down := make(chan error, 1)
+	go func() { down <- s.copyDown(ctx) }()
+	why, ended := s.pump(ctx, down)
+	cancel()
+	_ = s.node.CloseNow()
+	if !ended {
+		<-down
+	}
+	log.Debug("socket is closed", "why", why)
+}
+
+// gather reads messages until one names a stream, FirstMessage has passed, or enough has
+// come. False: there is nobody to serve.
+func (s *socket) gather() bool {
+	timer := time.NewTimer(s.h.g.cfg.FirstMessage)
+	defer timer.Stop()
+	size := 0
+	for {
+		select {
+		case m, ok := <-s.in:
+			if !ok {
+				return false
+			}
+			s.early = append(s.early, m)
+			size += len(m.data)
+			s.key = streamNamed(m, s.req.URL.Path)
+			if s.key != (media.Key{}) || len(s.early) >= maxEarly || size >= maxEarlyBytes {
+				return true
+			}
+		case <-timer.C:
+			return true
+		case <-s.h.g.stopping.Done():
+			s.bye(s.client, websocket.StatusGoingAway, "the gateway is stopping; connect again")
+			return false
+		}
+	}
+}
+
+// streamNamed returns the stream that a message is about; the zero key when it names none, as ping and
+// getIceServerConfig. Which command it is does not matter: the port has decided what the client
+// gets, and everything about a stream is best asked where the stream is.
+func streamNamed(m message, path string) media.Key {
+	if m.kind != websocket.MessageText {
+		return media.Key{}
+	}
+	var v struct {
+		StreamID string `json:"streamId"`
+		Room     string `json:"room"` // joinRoom may come without a streamId
+	}
+	if json.Unmarshal(m.data, &v) != nil {
+		return media.Key{} // the node says what is wrong with it
+	}
+	if v.StreamID == "" {
+		v.StreamID = v.Room
+	}
+	key, err := media.NewKey(appOf(path), v.StreamID)
+	if err != nil {
+		return media.Key{}
+	}
+	return key
+}
+
+// refusal is a node's answer to a handshake that another node would give too.
+type refusal struct{ reason string }
+
+func (e *refusal) Error() string { return e.reason }
+
+// dial connects to the best node that lets us.
+func (s *socket) dial(ctx context.Context) error {
+	g := s.h.g
+	var err error = errNoNode
+	tried := map[string]bool{}
+	for range maxTries {
+		node, ok := g.placer.session(s.h.role, s.key, tried)
+		if !ok {
+			return err
+		}
+		tried[node.ID] = true
+		var retry bool
+		if retry, err = s.dialNode(ctx, node); err == nil || !retry {
+			return err
+		}
+		g.log.Debug("node did not take a socket", "node", node.ID, "error", err)
+	}
+	return err
+}
+
+func (s *socket) dialNode(ctx context.Context, node cluster.Node) (retry bool, err error) {
+	g := s.h.g
+	ctx, cancel := context.WithTimeout(ctx, socketDial)
+	defer cancel()
+	defer context.AfterFunc(g.pool.alive(node.ID), cancel)()
+	defer context.AfterFunc(g.stopping, cancel)()
+	conn, resp, err := websocket.Dial(ctx, "ws://"+node.HTTP+s.req.URL.RequestURI(), &websocket.DialOptions{
+		HTTPClient: &http.Client{Transport: g.transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		HTTPHeader: s.header(),
+		Host:       s.req.Host,
+	})
+	switch {
+	case err == nil:
+		conn.SetReadLimit(g.cfg.MaxMessage)
+		s.node, s.served = conn, &node
+		return false, nil
+	case resp == nil:
+		if isDial(err) {
+			g.pool.failed(node.ID, err)
+		}
+		return true, fmt.Errorf("dial node %q: %w", node.ID, err)
+	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests:
+		return true, fmt.Errorf("dial node %q: %s", node.ID, resp.Status)
+	}
+	// The node's problem body says more than its status.
+	var body struct{ Code, Detail string }
+	reason := resp.Status
+	if resp.Body != nil && json.NewDecoder(resp.Body).Decode(&body) == nil && body.Code != "" {
+		reason = body.Code + ": " + body.Detail
+	}
+	return false, &refusal{reason}
+}
+
+// header is the client's, without what belongs to its own connection. RFC 9110 §7.6.1
+func (s *socket) header() http.Header {
+	out := s.req.Header.Clone()
+	for _, name := range []string{"Connection", "Upgrade", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding",
+		"Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions", "Sec-Websocket-Protocol", "Sec-Websocket-Accept"} {
+		out.Del(name)
+	}
+	s.h.g.client.Forward(out, s.req)
+	return out
+}
+
+// pump sends what the client says to the node and watches over both ends. It returns why it ended, and
+// whether the node's side has been heard to end.
+func (s *socket) pump(ctx context.Context, down <-chan error) (why string, ended bool) {
+	for _, m := range s.early {
+		if err := write(ctx, s.node, m); err != nil {
+			s.bye(s.client, websocket.StatusServiceRestart, "the server went away; connect again")
+			return "write to node: " + err.Error(), false
+		}
+	}
+	s.early = nil
+	tick := time.NewTicker(s.h.g.cfg.SocketPing)
+	defer tick.Stop()
+	for {
+		select {
+		case m, ok := <-s.in:
+			if !ok {
+				err := <-s.left
+				s.pass(s.node, err, websocket.StatusGoingAway, "the client went away")
+				return "client: " + err.Error(), false
+			}
+			if err := write(ctx, s.node, m); err != nil {
+				select {
+				case err = <-down: // its close frame says more
+					s.pass(s.client, err, websocket.StatusServiceRestart, "the server went away; connect again")
+					return "node: " + err.Error(), true
+				case <-time.After(time.Second):
+				}
+				s.bye(s.client, websocket.StatusServiceRestart, "the server went away; connect again")
+				return "write to node: " + err.Error(), false
+			}
+		case err := <-down:
+			s.pass(s.client, err, websocket.StatusServiceRestart, "the server went away; connect again")
+			return "node: " + err.Error(), true
+		case <-tick.C:
+			if err := s.check(ctx); err != nil {
+				return err.Error(), false
+			}
+		case <-s.h.g.stopping.Done():
+			s.bye(s.client, websocket.StatusGoingAway, "the gateway is stopping; connect again")
+			s.bye(s.node, websocket.StatusGoingAway, "the gateway is stopping")
+			return "the gateway stops", false
+		}
+	}
+}
+
+// check closes a socket whose client is silent or whose node does not answer a ping. A node
+// that loses power sends nothing that would tell.
+func (s *socket) check(ctx context.Context) error {
+	if idle := time.Since(time.Unix(0, s.heard.Load())); idle > s.h.g.cfg.SocketIdle {
+		reason := fmt.Sprintf("nothing was heard for %v; send a ping every few seconds", s.h.g.cfg.SocketIdle)
+		s.bye(s.client, websocket.StatusPolicyViolation, reason)
+		s.bye(s.node, websocket.StatusGoingAway, "the client is silent")
+		return errors.New(reason)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*s.h.g.cfg.SocketPing)
+	defer cancel()
+	if err := s.node.Ping(ctx); err != nil {
+		s.bye(s.client, websocket.StatusServiceRestart, "the server does not answer; connect again")
+		return fmt.Errorf("ping node: %w", err)
+	}
+	return nil
+}
+
+// copyDown sends what the node says to the client. Its error is why the node's side ended.
+func (s *socket) copyDown(ctx context.Context) error {
+	for {
+		kind, data, err := s.node.Read(ctx)
+		if err != nil {
+			return err
+		}
+		if err := write(ctx, s.client, message{kind, data}); err != nil {
+			return fmt.Errorf("write to client: %w", err)
+		}
+	}
+}
+
+func write(ctx context.Context, c *websocket.Conn, m message) error {
+	ctx, cancel := context.WithTimeout(ctx, socketWrite)
+	defer cancel()
+	return c.Write(ctx, m.kind, m.data)
+}
+
+// pass closes one end as the other end was closed, or with code and reason when that one
+// just broke off.
+func (s *socket) pass(to *websocket.Conn, err error, code websocket.StatusCode, reason string) {
+	var ce websocket.CloseError
+	if errors.As(err, &ce) {
+		code, reason = ce.Code, ce.Reason
+	}
+	if errors.Is(err, websocket.ErrMessageTooBig) {
+		code, reason = websocket.StatusMessageTooBig, "a message is larger than is taken here"
+	}
+	s.bye(to, code, reason)
+}
+
+func (s *socket) bye(to *websocket.Conn, code websocket.StatusCode, reason string) {
+	reason = strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "")
+	_ = to.Close(code, reason) // whoever is gone needs no good-bye
+}
