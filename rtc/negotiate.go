@@ -1,0 +1,266 @@
+package rtc
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pion/sdp/v3"
+	"github.com/pion/webrtc/v4"
+
+	"sluice/media"
+)
+
+// What an SDP may be at most.
+const (
+	maxSDP      = 128 << 10 // bytes
+	maxSections = 32        // media lines
+)
+
+// format is one payload type of a media line.
+type format struct {
+	pt    uint8
+	rtx   uint8 // payload type of its retransmissions (RFC 4588), 0: none
+	codec media.Codec
+}
+
+// section is one media line of an offer that carries RTP.
+type section struct {
+	kind    media.Kind
+	formats []format // in the offer's order of preference
+}
+
+// parseOffer reads the RTP media lines of an offer; data says whether it has a data channel's.
+func parseOffer(text string) (sections []section, data bool, err error) {
+	if len(text) > maxSDP {
+		return nil, false, fmt.Errorf("%w: it has more than %d bytes", ErrBadSDP, maxSDP)
+	}
+	var d sdp.SessionDescription
+	if err := d.UnmarshalString(text); err != nil {
+		return nil, false, fmt.Errorf("%w: %w", ErrBadSDP, err)
+	}
+	if len(d.MediaDescriptions) == 0 || len(d.MediaDescriptions) > maxSections {
+		return nil, false, fmt.Errorf("%w: it has %d media lines, want 1 to %d", ErrBadSDP, len(d.MediaDescriptions), maxSections)
+	}
+	for _, m := range d.MediaDescriptions {
+		if m.MediaName.Port.Value == 0 && m.MediaName.Media != "application" {
+			if _, bundled := m.Attribute("bundle-only"); !bundled {
+				continue // RFC 8829 §5.2.2: rejected
+			}
+		}
+		switch m.MediaName.Media {
+		case "audio":
+			sections = append(sections, section{media.Audio, formats(m)})
+		case "video":
+			sections = append(sections, section{media.Video, formats(m)})
+		case "application":
+			data = true
+		}
+	}
+	if len(sections) == 0 && !data {
+		return nil, false, fmt.Errorf("%w: it has neither audio, video nor data", ErrBadSDP)
+	}
+	return sections, data, nil
+}
+
+// formats reads the rtpmap, fmtp and rtx lines of a media line (RFC 8866 §6.6, §6.15).
+func formats(m *sdp.MediaDescription) []format {
+	fmtp := map[string]string{}
+	names := map[string]string{"0": "PCMU/8000", "8": "PCMA/8000"} // static: RFC 3551 §6
+	for _, a := range m.Attributes {
+		pt, value, _ := strings.Cut(a.Value, " ")
+		switch a.Key {
+		case "rtpmap":
+			names[pt] = value
+		case "fmtp":
+			fmtp[pt] = value
+		}
+	}
+	rtx := map[string]uint8{}
+	for pt, name := range names {
+		if strings.HasPrefix(strings.ToLower(name), "rtx/") {
+			if n, err := strconv.ParseUint(pt, 10, 7); err == nil {
+				rtx[media.Codec{Fmtp: fmtp[pt]}.Param("apt")] = uint8(n)
+			}
+		}
+	}
+	var all []format
+	for _, pt := range m.MediaName.Formats {
+		n, err := strconv.ParseUint(pt, 10, 7)
+		parts := strings.Split(names[pt], "/")
+		if err != nil || len(parts) < 2 {
+			continue
+		}
+		rate, err := strconv.ParseUint(parts[1], 10, 32)
+		name := known(parts[0])
+		if err != nil || name == "" {
+			continue
+		}
+		c := media.Codec{Name: name, ClockRate: uint32(rate), Fmtp: fmtp[pt]}
+		if len(parts) > 2 {
+			ch, _ := strconv.ParseUint(parts[2], 10, 8)
+			c.Channels = uint16(ch)
+		}
+		all = append(all, format{pt: uint8(n), rtx: rtx[pt], codec: c})
+	}
+	return all
+}
+
+// known returns the codec name in our spelling, "" for one that we don't carry.
+func known(name string) string {
+	for _, n := range []string{media.H264, media.H265, media.VP8, media.VP9, media.AV1, media.Opus, media.PCMU, media.PCMA} {
+		if strings.EqualFold(n, name) {
+			return n
+		}
+	}
+	return ""
+}
+
+// DefaultCodecs is the order in which a publisher's codecs are chosen: first what every player takes.
+func DefaultCodecs() []string {
+	return []string{media.H264, media.VP8, media.VP9, media.AV1, media.H265, media.Opus, media.PCMU, media.PCMA}
+}
+
+// choosePublished picks one format for what a publisher sends, by our order of codecs.
+func choosePublished(formats []format, order []string) (format, bool) {
+	for _, name := range order {
+		best, score := format{}, 0
+		for _, f := range formats {
+			if s := publishScore(f); f.codec.Is(name) && s > score {
+				best, score = f, s
+			}
+		}
+		if score > 0 {
+			return best, true
+		}
+	}
+	return format{}, false
+}
+
+// publishScore ranks the variants of one codec; 0 is unusable, the first of the best is taken.
+func publishScore(f format) int {
+	switch f.codec.Name {
+	case media.H264:
+		if f.codec.Param("packetization-mode") != "1" { // RFC 6184 §6.2: frames larger than a packet need it
+			return 0
+		}
+		if strings.HasPrefix(strings.ToLower(f.codec.Param("profile-level-id")), "42e0") {
+			return 2 // constrained baseline: what every player decodes
+		}
+	case media.VP9:
+		if p := f.codec.Param("profile-id"); p != "" && p != "0" {
+			return 0
+		}
+	}
+	return 1
+}
+
+// chooseFor picks the format in which a viewer takes a track.
+func chooseFor(track media.Track, formats []format) (format, bool) {
+	best, score := format{}, 0
+	for _, f := range formats {
+		if !f.codec.Is(track.Codec.Name) || f.codec.ClockRate != track.Codec.ClockRate {
+			continue
+		}
+		if s := playScore(track.Codec, f.codec); s > score {
+			best, score = f, s
+		}
+	}
+	return best, score > 0
+}
+
+func playScore(have, want media.Codec) int {
+	switch have.Name {
+	case media.H264:
+		if want.Param("packetization-mode") != "1" {
+			return 0
+		}
+		profile := func(c media.Codec) string { return strings.ToLower(c.Param("profile-level-id") + "42e0")[:4] }
+		switch h, w := profile(have), profile(want); {
+		case h == w:
+			return 3
+		case h[:2] == w[:2]:
+			return 2
+		}
+	case media.VP9:
+		profile := func(c media.Codec) string {
+			if p := c.Param("profile-id"); p != "" {
+				return p
+			}
+			return "0"
+		}
+		if profile(have) != profile(want) {
+			return 0
+		}
+	}
+	return 1
+}
+
+// capability is a codec in Pion's words.
+func capability(c media.Codec, kind media.Kind) webrtc.RTPCodecCapability {
+	rc := webrtc.RTPCodecCapability{MimeType: kind.String() + "/" + c.Name, ClockRate: c.ClockRate, Channels: c.Channels, SDPFmtpLine: c.Fmtp}
+	if kind == media.Video {
+		rc.RTCPFeedback = []webrtc.RTCPFeedback{{Type: "nack"}, {Type: "nack", Parameter: "pli"}, {Type: "ccm", Parameter: "fir"}}
+	}
+	return rc
+}
+
+func kindOf(k media.Kind) webrtc.RTPCodecType {
+	if k == media.Audio {
+		return webrtc.RTPCodecTypeAudio
+	}
+	return webrtc.RTPCodecTypeVideo
+}
+
+// register adds a format to a session's codecs, with its retransmissions if withRTX.
+func register(m *webrtc.MediaEngine, kind media.Kind, f format, withRTX bool) error {
+	p := webrtc.RTPCodecParameters{RTPCodecCapability: capability(f.codec, kind), PayloadType: webrtc.PayloadType(f.pt)}
+	if err := m.RegisterCodec(p, kindOf(kind)); err != nil {
+		return fmt.Errorf("%w: payload type %d: %w", ErrBadSDP, f.pt, err)
+	}
+	if f.rtx == 0 || !withRTX {
+		return nil
+	}
+	p = webrtc.RTPCodecParameters{PayloadType: webrtc.PayloadType(f.rtx), RTPCodecCapability: webrtc.RTPCodecCapability{
+		MimeType: webrtc.MimeTypeRTX, ClockRate: f.codec.ClockRate, SDPFmtpLine: fmt.Sprintf("apt=%d", f.pt)}}
+	if err := m.RegisterCodec(p, kindOf(kind)); err != nil {
+		return fmt.Errorf("%w: payload type %d: %w", ErrBadSDP, f.rtx, err)
+	}
+	return nil
+}
+
+// offered are the formats in which the server offers a track: as it is, and for H.264 also as
+// constrained baseline, because a browser that decodes every profile may list only some.
+func offered(t media.Track, next uint8) []format {
+	own := format{pt: next, codec: t.Codec}
+	switch t.Codec.Name {
+	case media.PCMU:
+		own.pt = 0
+	case media.PCMA:
+		own.pt = 8
+	case media.H264:
+		if !strings.Contains(t.Codec.Fmtp, "packetization-mode=1") {
+			own.codec.Fmtp = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
+		}
+		formats := []format{own}
+		for i, profile := range []string{"42e01f", "42001f", "4d001f", "64001f"} {
+			if !strings.HasPrefix(strings.ToLower(own.codec.Param("profile-level-id")), profile[:4]) {
+				c := t.Codec
+				c.Fmtp = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=" + profile
+				formats = append(formats, format{pt: next + 1 + uint8(i), codec: c})
+			}
+		}
+		return formats
+	}
+	return []format{own}
+}
+
+// firstOf returns the first section of a kind.
+func firstOf(sections []section, kind media.Kind) (section, bool) {
+	i := slices.IndexFunc(sections, func(s section) bool { return s.kind == kind })
+	if i < 0 {
+		return section{}, false
+	}
+	return sections[i], true
+}
