@@ -22,6 +22,9 @@ var contested = media.Key{App: "live", ID: "contested"}
 // childArgs is how many arguments TestChild gets; it is this binary run as another process.
 const childArgs = 3 // path, node, rounds
 
+// childLease only runs out when a child has failed.
+const childLease = 10 * time.Second
+
 // child starts this test binary as another node that claims and releases.
 func child(t *testing.T, path, node string, rounds int) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
@@ -52,7 +55,7 @@ func TestChild(t *testing.T) {
 		if err := r.Heartbeat(t.Context(), cluster.Node{ID: node, PID: os.Getpid()}); err != nil {
 			t.Fatal(err)
 		}
-		l, err := r.Claim(t.Context(), contested, node, time.Minute)
+		l, err := r.Claim(t.Context(), contested, node, childLease)
 		if errors.Is(err, cluster.ErrStreamInUse) {
 			continue
 		}
@@ -61,7 +64,7 @@ func TestChild(t *testing.T) {
 		}
 		won++
 		fmt.Println("won", l.Epoch)
-		if err := r.Renew(t.Context(), l, cluster.StreamInfo{State: cluster.Broadcasting}, time.Minute); err != nil {
+		if err := r.Renew(t.Context(), l, cluster.StreamInfo{State: cluster.Broadcasting}, childLease); err != nil {
 			t.Fatal(err) // nobody else may have taken it
 		}
 		if err := r.Release(t.Context(), l); err != nil {
