@@ -1,0 +1,168 @@
+package antmedia
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sluice/cluster"
+	"sluice/media"
+	"sluice/stream"
+)
+
+var errOffline = errors.New("the stream is not live")
+
+// Stream is what is known of a stream, here or anywhere in the cluster. What is not known is zero.
+type Stream struct {
+	Live        bool // media flows
+	Interrupted bool // the publisher is silent; it may come back
+	Codecs      []string
+	Origin      string // node
+	Started     time.Time
+	Bytes       uint64 // received by this node since Since
+	Since       time.Time
+	Viewers     int // in the whole cluster
+}
+
+// answer answers a question about a stream.
+func (s *socket) answer(r request, key media.Key) {
+	info, known, err := s.h.cfg.Directory.Stream(s.ctx, key)
+	if err != nil {
+		if s.ctx.Err() == nil {
+			s.log.Warn("stream not found out about", "stream", key, "err", err)
+			s.fail(key.ID, "data_store_not_available", "ask again")
+		}
+		return
+	}
+	live := known && (info.Live || info.Interrupted)
+	if !live && (r.Command != "getBroadcastObject" || !known) {
+		s.sayAll(refusal{noStreamExist, notStreaming}.reply(key.ID))
+		return
+	}
+	none, zero := []string{}, 0
+	m := reply{Command: "notification", StreamID: key.ID}
+	switch r.Command {
+	case "getStreamInfo":
+		m.Command, m.StreamInfo = "streamInformation", &[]rendition{info.rendition()}
+	case "getTrackList":
+		m.Command, m.TrackList = "trackList", &[]string{key.ID} // a stream is its own one track
+	case "getBroadcastObject":
+		b, _ := json.Marshal(info.broadcast(key, time.Now())) // strings and numbers
+		m.Definition, m.Broadcast = "broadcastObject", string(b)
+	case "getSubscriberCount":
+		m.Definition, m.Count = "subscriberCount", &info.Viewers
+	case "getSubtracks":
+		m.Definition, m.SubtrackList = "subtrackList", &none
+	case "getSubtracksCount":
+		m.Definition, m.Count = "subtrackCount", &zero
+	}
+	s.sayAll(m)
+}
+
+// bitrate is the average since this node has the stream, in bit/s; 0: not known.
+func (i Stream) bitrate(now time.Time) int {
+	if over := now.Sub(i.Since).Seconds(); !i.Since.IsZero() && over >= 1 {
+		return int(float64(i.Bytes) * 8 / over)
+	}
+	return 0
+}
+
+// rendition describes the stream as its one rendition.
+func (i Stream) rendition() rendition {
+	r := rendition{}
+	for _, name := range i.Codecs {
+		if isVideo(name) {
+			r.VideoCodec = name
+		}
+	}
+	switch rate := i.bitrate(time.Now()); {
+	case r.VideoCodec == "":
+		r.AudioBitrate = rate
+	case len(i.Codecs) == 1:
+		r.VideoBitrate = rate
+	}
+	return r
+}
+
+func isVideo(codec string) bool {
+	return slices.Contains([]string{media.H264, media.H265, media.VP8, media.VP9, media.AV1}, codec)
+}
+
+// broadcast is the object that clients know a stream by, with the members whose value we know.
+type broadcast struct {
+	StreamID          string   `json:"streamId"`
+	Status            string   `json:"status"`
+	Type              string   `json:"type"`
+	Date              int64    `json:"date,omitempty"`      // ms since 1970
+	StartTime         int64    `json:"startTime,omitempty"` // the same
+	Duration          int64    `json:"duration"`            // ms
+	OriginAdress      string   `json:"originAdress,omitempty"`
+	WebRTCViewerCount int      `json:"webRTCViewerCount"`
+	ReceivedBytes     uint64   `json:"receivedBytes,omitempty"`
+	Bitrate           int      `json:"bitrate,omitempty"` // bit/s
+	Zombi             bool     `json:"zombi"`             // made by its publisher, gone with it
+	Virtual           bool     `json:"virtual"`
+	SubTrackStreamIDs []string `json:"subTrackStreamIds"`
+}
+
+func (i Stream) broadcast(key media.Key, now time.Time) broadcast {
+	b := broadcast{StreamID: key.ID, Status: "finished", Type: "liveStream", OriginAdress: i.Origin, WebRTCViewerCount: i.Viewers,
+		ReceivedBytes: i.Bytes, Bitrate: i.bitrate(now), Zombi: true, SubTrackStreamIDs: []string{}}
+	if !i.Started.IsZero() {
+		b.Date = i.Started.UnixMilli()
+		b.StartTime = b.Date
+	}
+	switch {
+	case i.Live:
+		b.Status = "broadcasting"
+	case i.Interrupted:
+		b.Status = "terminated_unexpectedly"
+	}
+	if (i.Live || i.Interrupted) && !i.Started.IsZero() {
+		b.Duration = now.Sub(i.Started).Milliseconds()
+	}
+	return b
+}
+
+// Known is the directory of a node: its hub, then the cluster's directory.
+type Known struct {
+	Hub       *stream.Hub
+	Directory *cluster.Directory
+}
+
+// Stream implements the directory of a Config.
+func (k Known) Stream(ctx context.Context, key media.Key) (Stream, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	here, local := k.Hub.Info(key)
+	there, err := k.Directory.Lookup(ctx, key)
+	if err != nil && !local { // what is here is served without the registry too
+		return Stream{}, false, fmt.Errorf("look up %s: %w", key, err)
+	}
+	s := Stream{Origin: there.Origin, Started: there.Started, Codecs: there.Codecs, Live: there.State == cluster.Broadcasting,
+		Interrupted: there.State == cluster.Interrupted}
+	if local {
+		s.Codecs, s.Bytes, s.Since = media.CodecNames(here.Tracks), here.Bytes, here.Started
+		s.Live = here.Flowing
+		s.Interrupted = !here.Flowing
+		if s.Started.IsZero() {
+			s.Started = here.Started
+		}
+	}
+	for _, n := range k.Directory.View().Alive() {
+		for _, serving := range n.Serving {
+			if serving.Stream == key {
+				s.Viewers += serving.Viewers
+			}
+		}
+	}
+	return s, local || there.Epoch > 0, nil
+}
+
+// Watch implements the directory of a Config.
+func (k Known) Watch(key media.Key, f func()) (cancel func()) {
+	return k.Directory.Watch(key, func(cluster.Stream) { f() })
+}

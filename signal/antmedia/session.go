@@ -1,0 +1,267 @@
+package antmedia
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/media"
+	"sluice/rtc"
+	"sluice/stream"
+)
+
+// session is one publish or play of a socket, from the command to its end. What it does runs in its lane.
+type session struct {
+	*socket
+	id      string
+	key     media.Key
+	publish bool // else play
+	access  Access
+	log     *slog.Logger
+	ctx     context.Context // ends with the session
+	cancel  context.CancelFunc
+	clock   *time.Timer // until media flows
+
+	// Under the socket's lock.
+	lane  lane
+	media bool // it flowed once
+	over  bool // nothing is said about it any more
+
+	// The lane's.
+	leg       Session // nil before the publisher's offer or ours
+	described bool    // the client's description is set
+	early     []rtc.Candidate
+}
+
+func newSession(s *socket, key media.Key, publish bool, r request) *session {
+	x := &session{socket: s, id: key.ID, key: key, publish: publish,
+		access: Access{Key: key, Publish: publish, Token: string(r.Token), SubscriberID: string(r.SubscriberID),
+			SubscriberCode: string(r.SubscriberCode), Remote: s.remote},
+		log: s.log.With("stream", key.String(), "publish", publish)}
+	x.ctx, x.cancel = context.WithCancel(s.ctx)
+	x.clock = time.AfterFunc(s.h.cfg.Limits.Start, x.late)
+	return x
+}
+
+// doLocked runs f in the session's lane. When too much waits there, the client talks nonsense: f is dropped.
+func (x *session) doLocked(f func()) {
+	if !x.over && !x.socket.doLocked(&x.lane, maxWork, f) {
+		x.log.Debug("too many messages for a session")
+	}
+}
+
+// event runs f in the session's lane, on behalf of its leg.
+func (x *session) event(f func()) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.over {
+		x.socket.doLocked(&x.lane, 2*maxWork, f)
+	}
+}
+
+// say sends a message unless the session is over: a client takes a late one for a new session.
+func (x *session) say(m reply) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over {
+		return false
+	}
+	m.StreamID, m.SubscriberID = x.id, x.access.SubscriberID
+	x.sayLocked(m)
+	return true
+}
+
+// begin asks for permission and makes the first step.
+func (x *session) begin() {
+	if auth := x.h.cfg.Auth; auth != nil {
+		if err := auth(x.ctx, x.access); err != nil {
+			x.log.Info("refused", "err", err)
+			x.refuse(refusal{unauthorized, ""})
+			return
+		}
+	}
+	if x.publish {
+		x.say(reply{Command: "start"})
+		return
+	}
+	leg, offer, err := x.h.cfg.Player.Offer(x.ctx, x.request())
+	if errors.Is(err, stream.ErrOffline) {
+		x.wait()
+		return
+	}
+	if err != nil {
+		x.failed(fmt.Errorf("play: %w", err))
+		return
+	}
+	x.leg = leg
+	if x.say(reply{Command: "takeConfiguration", Type: "offer", SDP: offer, IDMapping: idMapping(offer)}) {
+		x.forget(x.id)
+	}
+}
+
+func (x *session) request() Request {
+	return Request{Key: x.key, Session: x.owner, Remote: x.remote,
+		OnStarted: func() { x.event(x.started) },
+		OnEnded:   func(err error) { x.event(func() { x.lost(err) }) }}
+}
+
+// describe takes the client's description: a publisher's offer or a viewer's answer.
+func (x *session) describe(sdp string) {
+	switch {
+	case x.described:
+		x.say(refusal{notSetRemote, "a session is negotiated once; stop it and begin anew"}.reply(x.id))
+		return
+	case x.publish:
+		leg, answer, err := x.h.cfg.Publisher.Publish(x.ctx, x.request(), sdp)
+		if err != nil {
+			x.failed(fmt.Errorf("publish: %w", err))
+			return
+		}
+		x.leg = leg
+		x.say(reply{Command: "takeConfiguration", Type: "answer", SDP: answer})
+	default:
+		leg, ok := x.leg.(PlaySession)
+		if !ok {
+			x.say(refusal{notSetRemote, "there is no offer to answer yet"}.reply(x.id))
+			return
+		}
+		if err := leg.SetAnswer(sdp); err != nil {
+			x.failed(fmt.Errorf("take the answer: %w", err))
+			return
+		}
+	}
+	x.described = true
+	for _, c := range x.early {
+		x.candidate(c)
+	}
+	x.early = nil
+}
+
+// candidate passes one on, or keeps it until the description is there.
+func (x *session) candidate(c rtc.Candidate) {
+	if !x.described {
+		if len(x.early) < maxEarly {
+			x.early = append(x.early, c)
+		}
+		return
+	}
+	if err := x.leg.AddCandidate(c); err != nil {
+		x.say(refusal{badCandidate, err.Error()}.reply(x.id))
+	}
+}
+
+// started is told once media flows.
+func (x *session) started() {
+	x.clock.Stop()
+	x.mu.Lock()
+	x.media = true
+	x.mu.Unlock()
+	definition := "play_started"
+	if x.publish {
+		definition = "publish_started"
+	}
+	x.say(reply{Command: "notification", Definition: definition})
+}
+
+// late ends a session whose media did not come.
+func (x *session) late() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over || x.media {
+		return
+	}
+	if x.publish {
+		x.sayLocked(refusal{publishTimeout, "no media came"}.reply(x.id))
+	}
+	x.finishLocked(rtc.ErrTimeout)
+}
+
+// lost is told when the session ended by itself.
+func (x *session) lost(err error) {
+	x.log.Debug("session ended", "reason", err)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.over {
+		x.finishLocked(err)
+	}
+}
+
+// failed refuses a session for an error of those who carry it out.
+func (x *session) failed(err error) {
+	if x.ctx.Err() != nil { // stopped meanwhile: nobody wants to know
+		return
+	}
+	r, known := refuse(err)
+	if !known {
+		x.log.Error("session failed", "err", err)
+	}
+	x.refuse(r)
+}
+
+// refuse ends a session with an error in place of a notification.
+func (x *session) refuse(r refusal) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.over {
+		x.sayLocked(r.reply(x.id))
+		x.endLocked(errors.New(r.definition))
+	}
+}
+
+// finishLocked ends a session with its notification.
+func (x *session) finishLocked(reason error) {
+	definition := "play_finished"
+	if x.publish {
+		definition = "publish_finished"
+	}
+	x.sayLocked(reply{Command: "notification", Definition: definition, StreamID: x.id, SubscriberID: x.access.SubscriberID})
+	x.endLocked(reason)
+}
+
+// endLocked ends a session without a word. Its leg is closed by the lane, after the step under way, which
+// is cut short.
+func (x *session) endLocked(reason error) {
+	x.over = true
+	x.clock.Stop()
+	x.cancel()
+	delete(x.sessions, x.id)
+	x.stopped = append(x.stopped, x.id)
+	if len(x.stopped) > remembered {
+		x.stopped = slices.Delete(x.stopped, 0, 1)
+	}
+	x.lane.queue = nil
+	x.socket.doLocked(&x.lane, maxWork, func() {
+		if x.leg != nil {
+			x.leg.Close(reason)
+		}
+	})
+}
+
+// idMapping reads which track each media line of an offer carries: mid → msid's track id (RFC 8830 §2). Clients
+// look their tracks up in it.
+func idMapping(sdp string) map[string]string {
+	ids := map[string]string{}
+	var mid, track string
+	add := func() {
+		if mid != "" && track != "" {
+			ids[mid] = track
+		}
+		mid, track = "", ""
+	}
+	for line := range strings.Lines(sdp) {
+		line = strings.TrimRight(line, "\r\n")
+		if strings.HasPrefix(line, "m=") {
+			add()
+		} else if v, ok := strings.CutPrefix(line, "a=mid:"); ok {
+			mid = v
+		} else if v, ok := strings.CutPrefix(line, "a=msid:"); ok {
+			_, track, _ = strings.Cut(v, " ")
+		}
+	}
+	add()
+	return ids
+}
