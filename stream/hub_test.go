@@ -425,7 +425,7 @@ func TestRightToPublish(t *testing.T) {
 		q.Close(ErrStopped)
 		pass(3 * time.Second)
 		synctest.Wait()
-		if got := fmt.Sprint(rights[0].flowing); got != "[true false true false]" {
+		if got := fmt.Sprint(rights[0].flowing); got != "[false true false true false]" {
 			t.Errorf("reports %s", got)
 		}
 		if rights[0].released != 1 {

@@ -23,6 +23,7 @@ type Stream struct {
 	started time.Time
 	bytes   uint64
 	last    time.Time // when media came last; while no publisher is here, when it went
+	flowing bool      // media came from this publisher
 	idle    time.Time // since when a relayed stream has no subscriber; zero: it has
 	gone    error     // why there is no publisher: ErrStopped, ErrLost …
 	ended   bool
@@ -65,6 +66,7 @@ func (s *Stream) attach(p *Publisher, right *holding) bool {
 		s.detachLocked(old, ErrReplaced)
 	}
 	s.pub, s.gone, s.last = p, nil, time.Now()
+	s.flowing = len(p.options.Tracks) == 0 // data alone flows from the start
 	p.lanes = s.adoptLocked(p.options.Tracks)
 	for i := range s.lanes {
 		s.lanes[i].keyAt, s.lanes[i].keyWant = time.Time{}, false
@@ -73,7 +75,7 @@ func (s *Stream) attach(p *Publisher, right *holding) bool {
 	if right != nil {
 		s.right = right
 	}
-	s.reportLocked(true)
+	s.reportLocked()
 	s.cfg.Log.Info("stream published", "stream", s.key, "codecs", media.CodecNames(s.tracks), "relayed", p.options.Relayed)
 	return true
 }
@@ -115,18 +117,23 @@ func (s *Stream) adoptLocked(tracks []media.Track) []int {
 
 // detachLocked takes the publisher away; why is told to it unless it asked itself.
 func (s *Stream) detachLocked(p *Publisher, why error) {
-	s.pub, s.gone, s.last = nil, why, time.Now()
+	s.pub, s.gone, s.last, s.flowing = nil, why, time.Now(), false
 	p.detached = true
-	s.reportLocked(false)
+	s.reportLocked()
 	if f := p.options.OnEnd; f != nil && !p.closed {
 		go f(why)
 	}
 }
 
-func (s *Stream) reportLocked(flowing bool) {
+func (s *Stream) reportLocked() {
 	if s.right != nil {
-		s.right.Report(flowing, media.CodecNames(s.tracks))
+		s.right.Report(s.flowsLocked(), media.CodecNames(s.tracks))
 	}
+}
+
+// flowsLocked reports whether the publisher sends at this moment.
+func (s *Stream) flowsLocked() bool {
+	return s.flowing && (len(s.tracks) == 0 || time.Since(s.last) < s.cfg.Silence)
 }
 
 // write sends a burst to everybody. It takes the caller's reference.
@@ -141,6 +148,10 @@ func (s *Stream) write(p *Publisher, b *media.Burst) {
 	l, t := &s.lanes[b.Track], s.tracks[b.Track]
 	s.last = time.Now()
 	s.bytes += uint64(b.Size())
+	if !s.flowing {
+		s.flowing = true
+		s.reportLocked()
+	}
 	video := t.Kind == media.Video
 	if video {
 		b.Key = startsKeyFrame(t.Codec.Name, b)
@@ -207,7 +218,7 @@ func (s *Stream) sweep(now time.Time) (over error, moved bool) {
 	}
 	quiet := now.Sub(s.last)
 	if p := s.pub; p != nil {
-		s.reportLocked(quiet < s.cfg.Silence || len(s.tracks) == 0)
+		s.reportLocked()
 		if p.options.Relayed && len(s.subs) == 0 && now.Sub(s.idle) >= s.cfg.Idle {
 			return ErrIdle, false
 		}
@@ -268,7 +279,7 @@ func (s *Stream) finish(reason error) {
 func (s *Stream) info() Info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := Info{Key: s.key, Tracks: s.tracks, Started: s.started, Bytes: s.bytes, Flowing: s.pub != nil && time.Since(s.last) < s.cfg.Silence}
+	i := Info{Key: s.key, Tracks: s.tracks, Started: s.started, Bytes: s.bytes, Flowing: s.flowsLocked()}
 	if s.pub != nil {
 		i.Relayed = s.pub.options.Relayed
 	}

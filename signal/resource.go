@@ -1,0 +1,368 @@
+// Package signal is what WHIP and WHEP share: HTTP resources that open, steer and end a WebRTC session
+// (RFC 9725 and its sibling for playback).
+//
+// Imports: media, rtc, stream, internal/auth, internal/problem.
+package signal
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"sluice/internal/auth"
+	"sluice/internal/problem"
+	"sluice/media"
+	"sluice/rtc"
+	"sluice/stream"
+)
+
+// Session is an open WebRTC session.
+type Session interface {
+	ID() string
+	AddCandidate(rtc.Candidate) error
+	RestartICE(ufrag, pwd string) (newUfrag, newPwd string, err error)
+	Close(reason error)
+}
+
+// Open answers an offer with a session; ended is called when the session ends by itself.
+type Open func(ctx context.Context, key media.Key, remote, offer string, ended func(error)) (Session, string, error)
+
+// ICEServer is a STUN or TURN server that clients may use.
+type ICEServer struct {
+	URL        string // "stun:host:port", "turn:host:port?transport=udp"
+	Username   string
+	Credential string
+}
+
+// Config of a Resource.
+type Config struct {
+	Protocol   string // "whip" or "whep": the path element
+	Action     auth.Action
+	Open       Open
+	Node       string   // this node's id, the first part of session names
+	Apps       []string // applications that exist
+	ICEServers []ICEServer
+	Authorize  auth.Hook
+	Admit      func() error // refuses new sessions with an error that wraps a *problem.Problem; nil: takes all
+	ClientAddr func(*http.Request) netip.Addr
+	Log        *slog.Logger // default slog.Default()
+}
+
+// Resource serves /{app}/whip/{id} or /{app}/whep/{id}, and the sessions below.
+type Resource struct {
+	cfg Config
+
+	mu       sync.Mutex
+	sessions map[string]*entry // by the last element of the session's URL
+}
+
+// entry is a session and the version of its ICE session.
+type entry struct {
+	session Session
+	key     media.Key
+	mu      sync.Mutex
+	etag    string // entity tag without quotes: identifies the ICE session (RFC 9725 §4.3.2)
+	ufrag   string // the client's
+}
+
+// New returns a Resource.
+func New(cfg Config) *Resource {
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
+	if cfg.Admit == nil {
+		cfg.Admit = func() error { return nil }
+	}
+	return &Resource{cfg: cfg, sessions: map[string]*entry{}}
+}
+
+// Register adds the routes.
+func (r *Resource) Register(mux *http.ServeMux) {
+	endpoint := "/{app}/" + r.cfg.Protocol + "/{id}"
+	mux.HandleFunc(endpoint, r.endpoint)
+	mux.HandleFunc(endpoint+"/{session}", r.session)
+}
+
+// Sizes of bodies, in bytes.
+const (
+	maxOffer    = 128 << 10
+	maxFragment = 32 << 10
+)
+
+// cors lets pages of any origin use the resource (RFC 9725 §4.6).
+func cors(w http.ResponseWriter, methods string) {
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Allow-Methods", methods)
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match")
+	h.Set("Access-Control-Expose-Headers", "Location, ETag, Link, Accept-Patch, Accept-Post, Retry-After")
+	h.Set("Access-Control-Max-Age", "86400")
+}
+
+// links tells the client its ICE servers (RFC 9725 §4.4).
+func (r *Resource) links(h http.Header) {
+	for _, s := range r.cfg.ICEServers {
+		link := fmt.Sprintf(`<%s>; rel="ice-server"`, s.URL)
+		if s.Username != "" {
+			link += fmt.Sprintf(`; username=%q; credential=%q; credential-type="password"`, s.Username, s.Credential)
+		}
+		h.Add("Link", link)
+	}
+}
+
+func (r *Resource) endpoint(w http.ResponseWriter, req *http.Request) {
+	const methods = "OPTIONS, POST"
+	cors(w, methods)
+	key, err := r.key(req)
+	switch {
+	case req.Method == http.MethodOptions:
+		w.Header().Set("Accept-Post", "application/sdp")
+		w.Header().Set("Allow", methods)
+		r.links(w.Header())
+		w.WriteHeader(http.StatusNoContent)
+	case err != nil:
+		r.fail(w, req, err)
+	case req.Method == http.MethodPost:
+		r.fail(w, req, r.post(w, req, key))
+	default:
+		w.Header().Set("Allow", methods)
+		r.fail(w, req, problem.New(problem.MethodNotAllowed, "POST an SDP offer here"))
+	}
+}
+
+func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key) error {
+	offer, err := body(w, req, "application/sdp", maxOffer)
+	if err != nil {
+		return err
+	}
+	if err := r.cfg.Admit(); err != nil {
+		return err
+	}
+	remote := r.cfg.ClientAddr(req)
+	if err := r.cfg.Authorize(req.Context(), auth.Request{Action: r.cfg.Action, Stream: key, Token: bearer(req), Remote: remote}); err != nil {
+		return err
+	}
+	e := &entry{key: key}
+	var name string
+	opened := make(chan struct{})
+	session, answer, err := r.cfg.Open(req.Context(), key, remote.String(), offer, func(error) {
+		go func() { // the end may come before the name is known
+			<-opened
+			r.forget(name)
+		}()
+	})
+	if err != nil {
+		close(opened)
+		return err
+	}
+	e.session = session
+	e.ufrag = attribute(offer, "ice-ufrag")
+	e.etag = tag(attribute(answer, "ice-ufrag"))
+	name = r.cfg.Node + "." + session.ID()
+	r.mu.Lock()
+	r.sessions[name] = e
+	r.mu.Unlock()
+	close(opened)
+	h := w.Header()
+	h.Set("Content-Type", "application/sdp")
+	h.Set("Location", req.URL.EscapedPath()+"/"+name)
+	h.Set("ETag", `"`+e.etag+`"`)
+	h.Set("Accept-Patch", "application/trickle-ice-sdpfrag")
+	h.Set("Cache-Control", "no-store")
+	r.links(h)
+	w.WriteHeader(http.StatusCreated)
+	_, _ = io.WriteString(w, answer) // a client that went away is noticed by its session
+	return nil
+}
+
+// tag makes an entity tag from our ICE user name fragment, which changes with each ICE session.
+func tag(ufrag string) string {
+	return strings.NewReplacer("+", "-", "/", "_").Replace(ufrag)
+}
+
+func (r *Resource) session(w http.ResponseWriter, req *http.Request) {
+	const methods = "OPTIONS, PATCH, DELETE"
+	cors(w, methods)
+	if req.Method == http.MethodOptions {
+		w.Header().Set("Allow", methods)
+		w.Header().Set("Accept-Patch", "application/trickle-ice-sdpfrag")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	name := req.PathValue("session")
+	r.mu.Lock()
+	e := r.sessions[name]
+	r.mu.Unlock()
+	if e == nil || e.key.App != req.PathValue("app") || e.key.ID != req.PathValue("id") {
+		r.fail(w, req, problem.New(problem.NoSession, "the session has ended; POST an offer to open another"))
+		return
+	}
+	switch req.Method {
+	case http.MethodDelete:
+		r.forget(name)
+		e.session.Close(stream.ErrStopped)
+		w.WriteHeader(http.StatusOK)
+	case http.MethodPatch:
+		r.fail(w, req, e.patch(w, req))
+	default:
+		w.Header().Set("Allow", methods)
+		r.fail(w, req, problem.New(problem.MethodNotAllowed, "PATCH trickles candidates, DELETE ends the session"))
+	}
+}
+
+// patch adds candidates, or restarts ICE (RFC 9725 §4.3).
+func (e *entry) patch(w http.ResponseWriter, req *http.Request) error {
+	match := req.Header.Get("If-Match")
+	if match == "" {
+		return problem.New(problem.NeedETag, `send the session's ETag as If-Match, or If-Match: * to restart ICE`)
+	}
+	text, err := body(w, req, "application/trickle-ice-sdpfrag", maxFragment)
+	if err != nil {
+		return err
+	}
+	f, err := parseFragment(text)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	restart := f.ufrag != "" && f.ufrag != e.ufrag
+	if match != "*" && strings.Trim(strings.TrimPrefix(match, "W/"), `"`) != e.etag {
+		w.Header().Set("ETag", `"`+e.etag+`"`)
+		return problem.New(problem.WrongETag, "the candidates belong to an ICE session that was replaced")
+	}
+	if restart {
+		ufrag, pwd, err := e.session.RestartICE(f.ufrag, f.pwd)
+		if err != nil {
+			return err
+		}
+		e.ufrag, e.etag = f.ufrag, tag(ufrag)
+		w.Header().Set("ETag", `"`+e.etag+`"`)
+		w.Header().Set("Content-Type", "application/trickle-ice-sdpfrag")
+		_, _ = fmt.Fprintf(w, "a=ice-lite\r\na=ice-ufrag:%s\r\na=ice-pwd:%s\r\n", ufrag, pwd)
+		return nil
+	}
+	for _, c := range f.candidates {
+		if err := e.session.AddCandidate(c); err != nil {
+			return err
+		}
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// Close ends all sessions; for the end of the node.
+func (r *Resource) Close(reason error) {
+	r.mu.Lock()
+	all := r.sessions
+	r.sessions = map[string]*entry{}
+	r.mu.Unlock()
+	for _, e := range all {
+		e.session.Close(reason)
+	}
+}
+
+// Sessions is the number of open sessions.
+func (r *Resource) Sessions() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.sessions)
+}
+
+func (r *Resource) forget(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.sessions, name)
+}
+
+func (r *Resource) key(req *http.Request) (media.Key, error) {
+	key, err := media.NewKey(req.PathValue("app"), req.PathValue("id"))
+	if err != nil {
+		return key, problem.New(problem.BadName, err.Error())
+	}
+	for _, app := range r.cfg.Apps {
+		if app == key.App {
+			return key, nil
+		}
+	}
+	return key, problem.New(problem.UnknownApp, fmt.Sprintf("there is no application %q here; there are: %s", key.App, strings.Join(r.cfg.Apps, ", ")))
+}
+
+// bearer is the token of RFC 6750 §2.1, or that of the query for clients that can't set headers.
+func bearer(req *http.Request) string {
+	scheme, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(token)
+	}
+	return req.URL.Query().Get("token")
+}
+
+// body reads a request's body of one content type.
+func body(w http.ResponseWriter, req *http.Request, contentType string, limit int64) (string, error) {
+	got, _, err := mime.ParseMediaType(req.Header.Get("Content-Type"))
+	if err != nil || got != contentType {
+		return "", problem.New(problem.WrongMedia, fmt.Sprintf("the content type must be %s, not %.60q", contentType, req.Header.Get("Content-Type")))
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, req.Body, limit))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return "", problem.New(problem.TooLarge, fmt.Sprintf("at most %d bytes are taken", limit))
+	case err != nil:
+		return "", problem.New(problem.BadRequest, "the body ended early: "+err.Error())
+	}
+	return string(b), nil
+}
+
+// fail writes an error as a problem; nil writes nothing.
+func (r *Resource) fail(w http.ResponseWriter, req *http.Request, err error) {
+	if err == nil {
+		return
+	}
+	p := ProblemOf(err)
+	if p.Code == problem.StreamOffline || p.Code.Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "2")
+	}
+	if p.Code == problem.Unauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	if p.Code == problem.Internal {
+		r.cfg.Log.Error("request failed", "path", req.URL.Path, "error", err)
+	}
+	p.Write(w)
+}
+
+// ProblemOf gives an error of the road its code.
+func ProblemOf(err error) *problem.Problem {
+	var p *problem.Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	for _, c := range []struct {
+		is   error
+		code problem.Code
+	}{
+		{auth.ErrUnauthorized, problem.Unauthorized},
+		{auth.ErrForbidden, problem.Forbidden},
+		{rtc.ErrBadSDP, problem.BadSDP},
+		{rtc.ErrNoCodec, problem.NoCodec},
+		{rtc.ErrBadCandidate, problem.BadCandidate},
+		{rtc.ErrClosed, problem.NoSession},
+		{stream.ErrOffline, problem.StreamOffline},
+		{stream.ErrInUse, problem.StreamInUse},
+		{stream.ErrClosing, problem.Draining},
+		{context.DeadlineExceeded, problem.Timeout},
+		{context.Canceled, problem.Timeout},
+	} {
+		if errors.Is(err, c.is) {
+			return problem.New(c.code, err.Error())
+		}
+	}
+	return problem.New(problem.Internal, "the server's log says more")
+}
