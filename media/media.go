@@ -83,6 +83,6 @@ func CodecNames(tracks []Track) []string {
 
 // Message is one message of a stream's data channel.
 type Message struct {
-	Binary bool   // binary, else UTF-8 text (RFC 8831 §8)
+	Binary bool // binary, else UTF-8 text (RFC 8831 §8)
 	Data   []byte
 }
