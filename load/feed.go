@@ -1,0 +1,159 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/media"
+)
+
+// rtpPacket is the most that FFmpeg puts into one packet: 1,200 bytes of payload and the header.
+const rtpPacket = 1200 + 12
+
+// feed is a running FFmpeg. Each track comes out of its own RTP muxer, over a socket pair of its own
+// that keeps packets apart (SOCK_SEQPACKET). Of all that FFmpeg can write to a pipe this has the least delay and
+// needs the least code: a muxer of several tracks, such as MPEG-TS or Matroska, holds
+// video back until sound has caught up, and an MPEG-TS reader knows that a frame is over when the next one
+// begins; here a packet is on its way as soon as its frame is encoded, with its marker bit, and a
+// sender report tells which moment its timestamp stands for. Nothing gets lost as over UDP: FFmpeg waits.
+type feed struct {
+	cmd    *exec.Cmd
+	dir    string
+	stderr tail
+	tracks []*os.File // in the plan's order
+}
+
+// plan is what FFmpeg is to do.
+type plan struct {
+	input  []string                // arguments that make the input
+	output map[media.Kind][]string // arguments that make a track of it
+	tracks []media.Track           // video first
+	files  map[string][]byte       // written to FFmpeg's working directory
+	name   string                  // what is published, for the log
+	start  time.Time               // the wall clock of the timestamp 0
+	live   bool                    // timestamps are the wall clock of capture, not only steady
+}
+
+// startFeed starts FFmpeg; it is killed when ctx ends. The caller reads all tracks to their end, then calls wait.
+func startFeed(ctx context.Context, p *plan) (_ *feed, err error) {
+	dir, err := os.MkdirTemp("", "sluice-publish-")
+	if err != nil {
+		return nil, fmt.Errorf("make a working directory: %w", err)
+	}
+	f := &feed{dir: dir}
+	var theirs []*os.File
+	defer func() {
+		for _, t := range theirs {
+			t.Close()
+		}
+		if err != nil {
+			f.release()
+		}
+	}()
+	for name, content := range p.files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return nil, fmt.Errorf("write a working file: %w", err)
+		}
+	}
+	args := append([]string{"-hide_banner", "-nostdin", "-loglevel", "error"}, p.input...)
+	for i, t := range p.tracks {
+		ours, their, err := socketPair()
+		if err != nil {
+			return nil, fmt.Errorf("make a socket pair: %w", err)
+		}
+		f.tracks, theirs = append(f.tracks, ours), append(theirs, their)
+		args = append(args, p.output[t.Kind]...)
+		args = append(args,
+			"-start_time_realtime", fmt.Sprint(p.start.UnixMicro()), // of the sender reports
+			"-avoid_negative_ts", "disabled", // would shift each track by itself
+			"-packetsize", fmt.Sprint(rtpPacket), "-f", "rtp", fmt.Sprintf("pipe:%d", 3+i))
+	}
+	f.cmd = exec.CommandContext(ctx, "ffmpeg", args...)
+	f.cmd.Dir = dir
+	f.cmd.Stderr = &f.stderr
+	f.cmd.ExtraFiles = theirs
+	f.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C in the terminal is ours to handle
+	f.cmd.Cancel = func() error { return syscall.Kill(-f.cmd.Process.Pid, syscall.SIGKILL) }
+	f.cmd.WaitDelay = time.Second
+	if err := f.cmd.Start(); err != nil {
+		return nil, needFFmpeg(err)
+	}
+	return f, nil
+}
+
+// wait waits for FFmpeg's end and gives back what it held. It returns nil when the input is over.
+func (f *feed) wait(ctx context.Context) error {
+	err := f.cmd.Wait()
+	f.release()
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("run ffmpeg: %w: %s", err, orDefault(f.stderr.String(), "it said nothing"))
+}
+
+func (f *feed) release() {
+	for _, t := range f.tracks {
+		t.Close()
+	}
+	os.RemoveAll(f.dir)
+}
+
+func socketPair() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil { // so that Close ends a Read
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "rtp"), os.NewFile(uintptr(fds[1]), "rtp"), nil
+}
+
+// needFFmpeg tells what to install when a program of FFmpeg is missing.
+func needFFmpeg(err error) error {
+	if errors.Is(err, exec.ErrNotFound) {
+		return ErrNoFFmpeg
+	}
+	return fmt.Errorf("start ffmpeg: %w", err)
+}
+
+// tail keeps the end of what is written to it: FFmpeg's last words are its reason.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+var _ io.Writer = (*tail)(nil)
+
+const tailSize = 2 << 10
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, b...)
+	if len(t.buf) > tailSize {
+		t.buf = append(t.buf[:0], t.buf[len(t.buf)-tailSize:]...)
+	}
+	return len(b), nil
+}
+
+// String is the last three lines in one.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := strings.Split(strings.TrimSpace(string(t.buf)), "\n")
+	return strings.Join(lines[max(0, len(lines)-3):], "; ")
+}

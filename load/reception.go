@@ -1,0 +1,183 @@
+package load
+
+import (
+	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+
+	"sluice/media"
+)
+
+// Frames that wait for the first sender report, to know their latency; the oldest go.
+const maxPending = 512
+
+// A viewer sees a freeze when the next frame takes longer than this and than three frames at the
+// stream's pace, so that a slow stream is not one long freeze.
+const freezeAfter = 200 * time.Millisecond
+
+// reception is one track as it arrives: put in order, put together, measured. Its owner's lock guards it.
+type reception struct {
+	kind    media.Kind
+	codec   string
+	clock   wallClock
+	order   reorder
+	frames  assembler
+	onFrame func(f frame, intact bool) // intact: no frame is missing since the last key frame
+
+	firstPacket, firstKey time.Time
+	packets, bytes        uint64
+	complete, keys        uint64
+	params                params
+
+	first, last time.Time     // arrivals of complete frames
+	lastRTP     uint32        // of the last complete frame
+	interval    time.Duration // between frames at the stream's pace, smoothed
+	freezes     int
+	frozen      time.Duration // sum of the gaps that were freezes
+	longest     time.Duration // gap
+
+	latency Histogram
+	recent  Histogram // since the last progress
+	ahead   uint64    // frames that arrived before they were captured: clocks disagree
+	pending []arrival
+
+	needKey bool // the decoder can't go on without a key frame
+	asked   time.Time
+}
+
+type arrival struct {
+	rtp uint32
+	at  time.Time
+}
+
+func newReception(kind media.Kind, codec string, rate uint32) *reception {
+	r := &reception{kind: kind, codec: codec, clock: wallClock{rate: int64(rate)}, needKey: kind == media.Video}
+	r.frames = assembler{codec: codec, video: kind == media.Video, out: r.frame}
+	r.order.out = func(pkt *rtp.Packet, now time.Time, gap bool) {
+		r.needKey = r.needKey || gap && r.kind == media.Video
+		r.frames.push(pkt, now, gap)
+	}
+	return r
+}
+
+// packet takes a packet as it comes, and keeps it.
+func (r *reception) packet(pkt *rtp.Packet, now time.Time) {
+	if r.packets == 0 {
+		r.firstPacket = now
+	}
+	r.packets++
+	r.bytes += uint64(len(pkt.Payload))
+	r.order.push(pkt, now)
+}
+
+// report takes a sender report: from now on latency is known, also of frames that were before.
+func (r *reception) report(sr *rtcp.SenderReport) {
+	r.clock.set(sr)
+	for _, p := range r.pending {
+		r.measure(p)
+	}
+	r.pending = nil
+}
+
+func (r *reception) frame(f frame) {
+	if r.complete > 0 {
+		r.gap(f)
+	} else {
+		r.first = f.arrived
+	}
+	r.complete++
+	r.last, r.lastRTP = f.arrived, f.rtp
+	if f.key {
+		r.keys++
+		r.needKey = false
+		if r.firstKey.IsZero() {
+			r.firstKey = f.arrived
+		}
+		if f.params.width > 0 {
+			r.params = f.params
+		}
+	}
+	switch a := (arrival{f.rtp, f.arrived}); {
+	case r.clock.ok:
+		r.measure(a)
+	case len(r.pending) < maxPending:
+		r.pending = append(r.pending, a)
+	}
+	if r.onFrame != nil {
+		r.onFrame(f, !r.needKey)
+	}
+}
+
+// gap looks at the time since the last complete frame.
+func (r *reception) gap(f frame) {
+	r.pause(f.arrived.Sub(r.last))
+	pace := time.Duration(int64(int32(f.rtp-r.lastRTP)) * int64(time.Second) / r.clock.rate)
+	if pace <= 0 || pace > 10*time.Second {
+		return
+	}
+	if r.interval == 0 {
+		r.interval = pace
+	}
+	r.interval += (pace - r.interval) / 16
+}
+
+func (r *reception) pause(gap time.Duration) {
+	r.longest = max(r.longest, gap)
+	if gap > max(freezeAfter, 3*r.interval) {
+		r.freezes++
+		r.frozen += gap
+	}
+}
+
+// measure: latency is from the capture, by the clock of the publisher, to the arrival of the frame's last
+// packet, by ours. So the two clocks must agree, as on one machine or by NTP, and the server must pass
+// on the publisher's sender reports, as ours does.
+func (r *reception) measure(a arrival) {
+	d := time.Duration(a.at.UnixNano() - r.clock.at(a.rtp))
+	if d < 0 {
+		r.ahead++
+	}
+	r.latency.Add(d)
+	r.recent.Add(d)
+}
+
+// wantsKey tells whether to ask for a key frame now, as a decoder would: at once after a loss, and
+// half a second after the first packet when none came by itself; not more than twice a second.
+func (r *reception) wantsKey(now time.Time) bool {
+	const often = 500 * time.Millisecond
+	if !r.needKey || r.packets == 0 || now.Sub(r.asked) < often || r.keys == 0 && now.Sub(r.firstPacket) < often {
+		return false
+	}
+	r.asked = now
+	return true
+}
+
+// finish delivers what is still held. live tells that the stream went on until
+// now, so that silence at the end is a freeze, too.
+func (r *reception) finish(now time.Time, live bool) {
+	r.order.flush(now)
+	if live && r.complete > 0 {
+		r.pause(now.Sub(r.last))
+	}
+}
+
+func (r *reception) stats() *TrackStats {
+	s := &TrackStats{Codec: r.codec, Width: r.params.width, Height: r.params.height,
+		Frames: r.complete, Damaged: r.frames.damaged,
+		Packets: r.packets, Bytes: r.bytes, Lost: r.order.lost, Late: r.order.late, Repeated: r.order.repeated,
+		Freezes: r.freezes, Frozen: Millis(r.frozen), LongestGap: Millis(r.longest)}
+	if r.kind == media.Video {
+		s.KeyFrames = r.keys
+	}
+	if d := r.last.Sub(r.first).Seconds(); d > 0 {
+		s.FPS = float64(r.complete-1) / d
+	}
+	if d := r.last.Sub(r.firstPacket).Seconds(); d > 0 {
+		s.Bitrate = float64(r.bytes) * 8 / d
+	}
+	h := &r.latency
+	s.Latency = Latency{Frames: h.Count(), Min: Millis(h.min), P50: Millis(h.Quantile(0.50)), P95: Millis(h.Quantile(0.95)),
+		P99: Millis(h.Quantile(0.99)), Max: Millis(h.max), Ahead: r.ahead}
+	return s
+}

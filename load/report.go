@@ -1,0 +1,136 @@
+package load
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Millis is a duration that JSON has as a number of milliseconds.
+type Millis time.Duration
+
+// MarshalJSON implements json.Marshaler.
+func (m Millis) MarshalJSON() ([]byte, error) {
+	return strconv.AppendFloat(nil, float64(time.Duration(m).Microseconds())/1000, 'f', -1, 64), nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (m *Millis) UnmarshalJSON(b []byte) error {
+	v, err := strconv.ParseFloat(string(b), 64)
+	*m = Millis(v * float64(time.Millisecond))
+	return err
+}
+
+// String is as short as is of use: "12.3 ms", "4.56 s".
+func (m Millis) String() string {
+	if d := time.Duration(m); d >= time.Second {
+		return fmt.Sprintf("%.2f s", d.Seconds())
+	}
+	return fmt.Sprintf("%.1f ms", float64(m)/float64(time.Millisecond))
+}
+
+// PlayReport is what a viewer has seen. Times to something count from the start of Play.
+type PlayReport struct {
+	URL         string `json:"url"`
+	Duration    Millis `json:"durationMs"`    // from the first packet to the end
+	Answered    Millis `json:"answeredMs"`    // until media could flow: request, ICE and DTLS
+	FirstPacket Millis `json:"firstPacketMs"` // 0: none came
+	FirstFrame  Millis `json:"firstFrameMs"`  // until the first key frame was complete, 0: never
+
+	Video *TrackStats `json:"video,omitempty"`
+	Audio *TrackStats `json:"audio,omitempty"`
+
+	KeyFrameRequests int    `json:"keyFrameRequests"`
+	Out              string `json:"out,omitempty"` // the file that was written
+}
+
+// TrackStats are the figures of a track. Frames of sound are its packets.
+type TrackStats struct {
+	Codec      string  `json:"codec"`
+	Width      int     `json:"width,omitempty"`
+	Height     int     `json:"height,omitempty"`
+	Frames     uint64  `json:"frames"`              // complete ones
+	KeyFrames  uint64  `json:"keyFrames,omitempty"` // of them
+	Damaged    uint64  `json:"damagedFrames"`       // with packets that never came
+	FPS        float64 `json:"fps"`
+	Bitrate    float64 `json:"bitrate"` // bit/s of payload
+	Packets    uint64  `json:"packets"`
+	Bytes      uint64  `json:"bytes"`
+	Lost       uint64  `json:"lost"`     // packets that never came, or after more than 250 ms
+	Late       uint64  `json:"late"`     // packets that came after later ones: reordered, or sent again
+	Repeated   uint64  `json:"repeated"` // packets that came twice, or too late
+	Freezes    int     `json:"freezes"`  // pauses of more than 200 ms and of three frames
+	Frozen     Millis  `json:"frozenMs"`
+	LongestGap Millis  `json:"longestGapMs"` // between complete frames
+	Latency    Latency `json:"latency"`
+}
+
+// Latency is from capture to arrival of a frame's last packet.
+type Latency struct {
+	Frames uint64 `json:"frames"` // how many were measured; 0: the server sent no sender reports
+	Min    Millis `json:"minMs"`
+	P50    Millis `json:"p50Ms"`
+	P95    Millis `json:"p95Ms"`
+	P99    Millis `json:"p99Ms"`
+	Max    Millis `json:"maxMs"`
+	Ahead  uint64 `json:"ahead,omitempty"` // frames that came before they were captured: the clocks disagree
+}
+
+// String is the table that `sluice play` prints.
+func (r PlayReport) String() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	row := func(name, format string, a ...any) {
+		fmt.Fprintf(w, "%s\t"+format+"\n", append([]any{name}, a...)...)
+	}
+	row("played", "%s of %s", r.Duration, r.URL)
+	row("connected after", "%s", r.Answered)
+	if r.FirstPacket > 0 {
+		row("first packet after", "%s", r.FirstPacket)
+	}
+	if r.FirstFrame > 0 {
+		row("first frame after", "%s", r.FirstFrame)
+	}
+	if v := r.Video; v != nil {
+		row("video", "%s %dx%d, %.2f frames/s, %s", v.Codec, v.Width, v.Height, v.FPS, bitrate(v.Bitrate))
+		row("  frames", "%d complete, %d of them key frames, %d damaged", v.Frames, v.KeyFrames, v.Damaged)
+		v.rows(row)
+		row("  key frames asked for", "%d", r.KeyFrameRequests)
+	}
+	if a := r.Audio; a != nil {
+		row("audio", "%s, %s", a.Codec, bitrate(a.Bitrate))
+		a.rows(row)
+	}
+	if r.Out != "" {
+		row("written to", "%s", r.Out)
+	}
+	w.Flush() // into memory: can't fail
+	return b.String()
+}
+
+func (s *TrackStats) rows(row func(name, format string, a ...any)) {
+	share := 0.0
+	if n := s.Packets + s.Lost; n > 0 {
+		share = 100 * float64(s.Lost) / float64(n)
+	}
+	row("  packets", "%d, %d lost (%.2f %%), %d late", s.Packets, s.Lost, share, s.Late)
+	row("  freezes", "%d, %s in all, longest gap %s", s.Freezes, s.Frozen, s.LongestGap)
+	l := s.Latency
+	if l.Frames == 0 {
+		row("  latency", "unknown: the server sent no sender reports")
+		return
+	}
+	row("  latency", "p50 %s, p95 %s, p99 %s, max %s", l.P50, l.P95, l.P99, l.Max)
+	if l.Ahead > 0 {
+		row("  ", "%d frames arrived before they were captured: the clocks of publisher and viewer disagree", l.Ahead)
+	}
+}
+
+func bitrate(v float64) string {
+	if v >= 1e6 {
+		return fmt.Sprintf("%.2f Mbit/s", v/1e6)
+	}
+	return fmt.Sprintf("%.0f kbit/s", v/1e3)
+}

@@ -1,0 +1,301 @@
+package load
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func needsFFmpeg(t *testing.T) {
+	t.Helper()
+	for _, p := range []string{"ffmpeg", "ffprobe"} {
+		if _, err := exec.LookPath(p); err != nil {
+			t.Skip("needs ffmpeg: apt-get install ffmpeg")
+		}
+	}
+}
+
+type probed struct {
+	Streams []struct {
+		Type   string `json:"codec_type"`
+		Codec  string `json:"codec_name"`
+		Width  int    `json:"width"`
+		Height int    `json:"height"`
+		Frames string `json:"nb_read_frames"`
+		Rate   string `json:"sample_rate"`
+	}
+	Format struct {
+		Name     string `json:"format_name"`
+		Duration string `json:"duration"`
+	}
+}
+
+// ffprobe decodes the whole file: errors on the way show.
+func ffprobe(t *testing.T, path string) probed {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "ffprobe", "-v", "error", "-count_frames", "-show_streams", "-show_format", "-of", "json", path)
+	var said strings.Builder
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil || said.Len() > 0 {
+		t.Fatalf("ffprobe %s: %v: %s", path, err, said.String())
+	}
+	var p probed
+	if err := json.Unmarshal(out, &p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func number(t *testing.T, s string) float64 {
+	t.Helper()
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		t.Fatalf("ffprobe's %q is no number", s)
+	}
+	return v
+}
+
+// testLog shows the story when a test fails.
+func testLog(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+func start(ctx context.Context, cfg PublishConfig) <-chan error {
+	over := make(chan error, 1)
+	go func() { over <- Publish(ctx, cfg) }()
+	return over
+}
+
+func TestTestPatternArrivesInAFile(t *testing.T) {
+	needsFFmpeg(t)
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s := newSFU(t)
+	s.token = "secret"
+	pub, stop := context.WithCancel(ctx)
+	defer stop()
+	figures := make(chan PublishStats, 100)
+	over := start(pub, PublishConfig{URL: s.url("whip"), Source: TestPattern, Token: "secret", Insecure: true, Log: testLog(t),
+		Width: 640, Height: 360, FPS: 30, Bitrate: 1_000_000, Progress: func(p PublishStats) { figures <- p }})
+	s.waitPublished(ctx, t, over)
+
+	out := filepath.Join(t.TempDir(), "out.mkv")
+	seen := 0
+	rep, err := Play(ctx, PlayConfig{URL: s.url("whep"), Token: "secret", Insecure: true, Duration: 4 * time.Second, Out: out, Log: testLog(t),
+		Progress: func(p PlayStats) { seen++ }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("report:\n%s", rep)
+	if v := rep.Video; v == nil || v.Codec != "H264" || v.Width != 640 || v.Height != 360 || v.Lost != 0 || v.Damaged != 0 {
+		t.Errorf("video: %+v", v)
+	} else {
+		if v.FPS < 29 || v.FPS > 31 {
+			t.Errorf("%.2f frames a second, want 30", v.FPS)
+		}
+		if l := v.Latency; l.Frames < 100 || l.Ahead > 0 || l.P50 <= 0 || l.P50 > Millis(500*time.Millisecond) {
+			t.Errorf("latency: %+v", l)
+		}
+		if v.KeyFrames < 3 {
+			t.Errorf("%d key frames in 4 s, want one a second", v.KeyFrames)
+		}
+	}
+	if a := rep.Audio; a == nil || a.Codec != "opus" || a.FPS < 48 || a.FPS > 52 || a.Lost != 0 {
+		t.Errorf("audio: %+v", a)
+	}
+	if rep.FirstPacket <= 0 || rep.FirstFrame < rep.FirstPacket || rep.FirstFrame > Millis(5*time.Second) {
+		t.Errorf("first packet after %s, first frame after %s", rep.FirstPacket, rep.FirstFrame)
+	}
+	if seen < 3 {
+		t.Errorf("progress was told %d times in 4 s", seen)
+	}
+	checkFile(t, out, rep)
+
+	stop()
+	if err := <-over; err != nil {
+		t.Errorf("Publish: %v", err)
+	}
+	var last PublishStats
+	for len(figures) > 0 {
+		last = <-figures
+	}
+	if !last.Connected || last.Sessions != 1 || last.FPS < 25 || last.RTT <= 0 || last.Bitrate < 300_000 {
+		t.Errorf("publisher's figures: %+v", last)
+	}
+	if s.deleted != 2 {
+		t.Errorf("%d sessions were deleted, want the viewer's and the publisher's", s.deleted)
+	}
+}
+
+func checkFile(t *testing.T, path string, rep PlayReport) {
+	t.Helper()
+	p := ffprobe(t, path)
+	if len(p.Streams) != 2 || p.Streams[0].Codec != "h264" || p.Streams[1].Codec != "opus" {
+		t.Fatalf("the file has %+v", p.Streams)
+	}
+	if v := p.Streams[0]; v.Width != 640 || v.Height != 360 {
+		t.Errorf("the file's picture is %dx%d", v.Width, v.Height)
+	}
+	// It begins with the first key frame, up to a second after the first packet.
+	d := number(t, p.Format.Duration)
+	if d < 2.8 || d > 4.2 {
+		t.Errorf("the file's length is %.2f s, want 3 to 4", d)
+	}
+	if n := number(t, p.Streams[0].Frames); n/d < 28.5 || n/d > 31.5 || n > float64(rep.Video.Frames) {
+		t.Errorf("the file has %.0f frames in %.2f s; %d were complete", n, d, rep.Video.Frames)
+	}
+	if n := number(t, p.Streams[1].Frames); n/d < 48 || n/d > 52 {
+		t.Errorf("the file has %.0f packets of sound in %.2f s", n, d)
+	}
+}
+
+func TestPublishAgainAfterTheServerEndsTheSession(t *testing.T) {
+	needsFFmpeg(t)
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s := newSFU(t)
+	pub, stop := context.WithCancel(ctx)
+	defer stop()
+	over := start(pub, PublishConfig{URL: s.url("whip"), Source: TestPattern, Insecure: true, Log: testLog(t), Width: 320, Height: 180, Bitrate: 200_000})
+	s.waitPublished(ctx, t, over)
+	s.dropPublisher()
+	s.waitPublished(ctx, t, over)
+	rep, err := Play(ctx, PlayConfig{URL: s.url("whep"), Insecure: true, Duration: 2 * time.Second})
+	if err != nil || rep.Video == nil || rep.Video.FPS < 28 {
+		t.Errorf("after the second publishing: %v, %+v", err, rep.Video)
+	}
+	stop()
+	if err := <-over; err != nil {
+		t.Errorf("Publish: %v", err)
+	}
+}
+
+func TestPublishFileUntilItsEnd(t *testing.T) {
+	needsFFmpeg(t)
+	t.Parallel()
+	for _, c := range []struct{ name, codec string }{
+		{"copied", "libx264 -bf 0 -profile:v main"},
+		{"encoded for its reordered frames", "libx264 -bf 2"},
+		{"encoded for its codec", "mpeg4"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			file := filepath.Join(t.TempDir(), "in put.mp4")
+			args := strings.Fields("-v error -f lavfi -i testsrc2=size=320x240:rate=25 -f lavfi -i sine -t 3 -g 25 -c:a aac -c:v " + c.codec)
+			if out, err := exec.CommandContext(ctx, "ffmpeg", append(args, file)...).CombinedOutput(); err != nil {
+				t.Fatalf("make the file: %v: %s", err, out)
+			}
+			s := newSFU(t)
+			over := start(ctx, PublishConfig{URL: s.url("whip"), Source: file, Insecure: true, Log: testLog(t)})
+			s.waitPublished(ctx, t, over)
+			out := filepath.Join(t.TempDir(), "out.mkv")
+			watch, stop := context.WithCancel(ctx)
+			defer stop()
+			done := make(chan struct{})
+			var rep PlayReport
+			var err error
+			go func() {
+				defer close(done)
+				rep, err = Play(watch, PlayConfig{URL: s.url("whep"), Insecure: true, Out: out, Log: testLog(t)})
+			}()
+			if err := <-over; err != nil {
+				t.Fatalf("Publish: %v", err)
+			}
+			stop()
+			<-done
+			if err != nil {
+				t.Fatal(err)
+			}
+			v := rep.Video
+			if v == nil || v.Width != 320 || v.Height != 240 || v.Lost != 0 || v.FPS < 23 || v.FPS > 28 || v.Latency.Ahead > v.Frames/10 {
+				t.Fatalf("video: %+v", v)
+			}
+			if p := ffprobe(t, out); len(p.Streams) != 2 {
+				t.Errorf("the file has %+v", p.Streams)
+			}
+		})
+	}
+}
+
+func TestPublishRefusals(t *testing.T) {
+	needsFFmpeg(t)
+	s := newSFU(t)
+	s.token = "secret"
+	for _, c := range []struct {
+		name string
+		cfg  PublishConfig
+		want string
+	}{
+		{"no token", PublishConfig{URL: s.url("whip"), Source: TestPattern, Insecure: true}, "unauthorized: this stream needs a token (HTTP 401): give a token that allows this with --token"},
+		{"certificate", PublishConfig{URL: s.url("whip"), Source: TestPattern}, "--insecure"},
+		{"no such file", PublishConfig{URL: s.url("whip"), Source: "/nowhere.mp4", Insecure: true}, `open "/nowhere.mp4": no such file or directory`},
+		{"no media file", PublishConfig{URL: s.url("whip"), Source: "publish.go", Insecure: true}, "no media file that ffmpeg knows"},
+		{"nothing", PublishConfig{URL: s.url("whip")}, "nothing to publish"},
+		{"odd picture", PublishConfig{URL: s.url("whip"), Source: TestPattern, Width: 641}, "can't be encoded"},
+		{"wrong scheme", PublishConfig{URL: "live/stream1", Source: TestPattern}, "http://"},
+		{"no server", PublishConfig{URL: "http://127.0.0.1:1/live/whip/s", Source: TestPattern}, "is the server running?"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := Publish(t.Context(), c.cfg)
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %v, want one line with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestPlayOfAnOfflineStream(t *testing.T) {
+	s := newSFU(t)
+	out := filepath.Join(t.TempDir(), "out.mkv")
+	_, err := Play(t.Context(), PlayConfig{URL: s.url("whep"), Insecure: true, Out: out})
+	var r *Refused
+	if !errors.As(err, &r) || r.Code != "stream_offline" || r.Status != 404 {
+		t.Fatalf("error %v, want a refusal with stream_offline", err)
+	}
+	if want := "stream_offline: nobody publishes live/s (HTTP 404): publish it first"; !strings.Contains(err.Error(), want) {
+		t.Errorf("error %q does not say %q", err, want)
+	}
+	if m, _ := filepath.Glob(out); m != nil {
+		t.Error("an empty file was left")
+	}
+	if _, err := Play(t.Context(), PlayConfig{URL: s.url("whep"), Out: "/nowhere/out.mkv"}); err == nil || !strings.Contains(err.Error(), "/nowhere/out.mkv") {
+		t.Errorf("a file that can't be made: %v", err)
+	}
+}
+
+func TestPlayTellsThatTheServerEndedTheSession(t *testing.T) {
+	needsFFmpeg(t)
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s := newSFU(t)
+	pub, stop := context.WithCancel(ctx)
+	over := start(pub, PublishConfig{URL: s.url("whip"), Source: TestPattern, Insecure: true, Log: testLog(t), Width: 320, Height: 180})
+	defer func() { stop(); <-over }()
+	s.waitPublished(ctx, t, over)
+	rep, err := Play(ctx, PlayConfig{URL: s.url("whep"), Insecure: true, Progress: func(p PlayStats) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for pc := range s.viewers {
+			_ = pc.Close()
+		}
+	}})
+	if !errors.Is(err, ErrEnded) {
+		t.Errorf("error %v, want ErrEnded", err)
+	}
+	if rep.Video == nil || rep.Video.Frames == 0 || rep.Duration <= 0 {
+		t.Errorf("the report does not tell of the time before: %+v", rep)
+	}
+}
