@@ -28,7 +28,7 @@ type certificate struct {
 func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, error) {
 	c := &certificate{certFile: certFile, keyFile: keyFile, log: log, now: time.Now}
 	if err := c.loadLocked(); err != nil {
-		return nil, fmt.Errorf("load certificate (set its --cert and --key to PEM files): %w", err)
+		return nil, fmt.Errorf("load certificate (--certificate and --key are its PEM files): %w", err)
 	}
 	return c, nil
 }

@@ -70,7 +70,7 @@ func TestCertificateReload(t *testing.T) {
 
 func TestCertificateMissing(t *testing.T) {
 	g := New(Config{PublishListen: "127.0.0.1:0", PlayListen: "127.0.0.1:0", CertFile: "/nowhere/cert.pem", KeyFile: "/nowhere/key.pem"}, Deps{Directory: &fakeDirectory{}, Log: slog.New(slog.DiscardHandler)})
-	if err := g.Listen(t.Context()); err == nil || !strings.Contains(err.Error(), "--cert") {
+	if err := g.Listen(t.Context()); err == nil || !strings.Contains(err.Error(), "--certificate") {
 		t.Errorf("got %v, want an error that says what to do", err)
 	}
 }

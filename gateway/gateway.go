@@ -2,7 +2,7 @@
 // the node for each request and each WebSocket, and passes over nodes that don't answer.
 // Media never goes through it.
 //
-// One mutex each in pool (health) and ledger (recent placements); they never nest.
+// One mutex each in Gateway, pool (health) and ledger (recent placements); they never nest.
 //
 // Imports: cluster, internal/clientip, internal/problem, media.
 package gateway
@@ -44,6 +44,7 @@ type Config struct {
 	FirstMessage   time.Duration // how long a new socket may take to name its stream [300ms]
 	SocketPing     time.Duration // between two checks of a socket and its node [5s]
 	SocketIdle     time.Duration // a client silent for that long is closed [60s]
+	BodyTimeout    time.Duration // for the whole body of a WHIP or WHEP request [10s]
 	StopTimeout    time.Duration // for requests that run when the gateway stops [5s]
 
 	MaxSockets int   // WebSockets at a time [20000]
@@ -58,6 +59,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.FirstMessage, 300*time.Millisecond)
 	orDefault(&c.SocketPing, 5*time.Second)
 	orDefault(&c.SocketIdle, 60*time.Second)
+	orDefault(&c.BodyTimeout, 10*time.Second)
 	orDefault(&c.StopTimeout, 5*time.Second)
 	orDefault(&c.MaxSockets, 20000)
 	orDefault(&c.MaxMessage, 1<<20)
@@ -97,8 +99,11 @@ type Gateway struct {
 
 	stopping context.Context // the life of the sockets
 	stop     context.CancelFunc
-	sockets  sync.WaitGroup
-	open     atomic.Int64 // sockets at this moment
+	sockets  atomic.Int64 // at this moment
+
+	mu      sync.Mutex
+	closed  bool           // requests are refused
+	running sync.WaitGroup // requests, those of sockets too; added to under mu while not closed
 }
 
 // door is one port.
@@ -169,7 +174,7 @@ func (g *Gateway) Listen(ctx context.Context) error {
 func (d *door) bind(ctx context.Context, addr string) (err error) {
 	var lc net.ListenConfig
 	if d.listener, err = lc.Listen(ctx, "tcp", addr); err != nil {
-		return fmt.Errorf("open %s port (choose another with --%s-port, or stop what holds it): %w", d.name, d.name, err)
+		return fmt.Errorf("open %s port (choose another with --%s, or stop what holds it): %w", d.name, d.name, err)
 	}
 	return nil
 }
@@ -251,11 +256,24 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return nil
 	})
 	err := work.Wait()
-	g.sockets.Wait()
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.running.Wait()
 	stopPool()
 	probes.Wait()
 	g.transport.CloseIdleConnections()
 	return err
+}
+
+// enter counts a request in; false: the gateway has stopped.
+func (g *Gateway) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed {
+		g.running.Add(1)
+	}
+	return !g.closed
 }
 
 func (d *door) serve() error {

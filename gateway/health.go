@@ -233,7 +233,7 @@ func (p *pool) view() cluster.View {
 	defer p.mu.Unlock()
 	kept := v.Nodes[:0]
 	for _, n := range v.Nodes {
-		if pr := p.probes[n.ID]; pr != nil {
+		if pr := p.probes[n.ID]; pr != nil && pr.addr == n.HTTP { // else it has just moved
 			switch pr.health {
 			case down:
 				continue

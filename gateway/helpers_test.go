@@ -32,6 +32,8 @@ import (
 	"sluice/media"
 )
 
+var _ directory = (*cluster.Directory)(nil)
+
 var stream1 = media.Key{App: "live", ID: "stream1"}
 
 // fakeDirectory is a view that tests set.
@@ -183,12 +185,6 @@ type rig struct {
 
 func start(t *testing.T, cfg Config, nodes ...*fakeNode) *rig {
 	t.Helper()
-	return startWith(t, cfg, nodes, func() {})
-}
-
-// startWith calls also just before Run.
-func startWith(t *testing.T, cfg Config, nodes []*fakeNode, also func()) *rig {
-	t.Helper()
 	checkLeaks(t)
 	cert := selfSigned(t)
 	cfg.PublishListen, cfg.PlayListen = "127.0.0.1:0", "127.0.0.1:0"
@@ -199,7 +195,6 @@ func startWith(t *testing.T, cfg Config, nodes []*fakeNode, also func()) *rig {
 	if err := r.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	also()
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	go func() { r.ended <- r.Run(ctx) }()

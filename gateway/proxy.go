@@ -17,7 +17,6 @@ import (
 const (
 	maxSignal  = 256 << 10        // bytes of an SDP or candidate
 	maxReplay  = 64 << 10         // bytes of another body that is kept for a second try
-	bodyWithin = 10 * time.Second // for a body that is kept
 	writeStall = 60 * time.Second // a client that takes nothing for that long is cut off
 	maxTries   = 4                // nodes asked for one request
 )
@@ -35,8 +34,20 @@ type handler struct {
 }
 
 func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if !h.g.enter() {
+		panic(http.ErrAbortHandler)
+	}
+	defer h.g.running.Done()
 	w := newResponse(rw)
 	defer w.done()
+	if isUpgrade(r.Header) {
+		defer h.g.sockets.Add(-1)
+		if h.g.sockets.Add(1) > int64(h.g.cfg.MaxSockets) {
+			w.Header().Set("Retry-After", retryAfter)
+			h.refuse(w, r, problem.New(problem.NodeFull, "The gateway has no room for more sockets; try again later."))
+			return
+		}
+	}
 	rt, refusal := parseRoute(r)
 	if refusal != nil {
 		h.refuse(w, r, refusal)
@@ -50,6 +61,12 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case newSocket:
 		h.serveSocket(w, r)
 		return
+	}
+	if isUpgrade(r.Header) { // the proxy would join the two ends for ever
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(h.g.stopping, cancel)()
+		r = r.WithContext(ctx)
 	}
 	t := &trip{h: h, route: rt, safe: r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions, tried: map[string]bool{}}
 	if refusal := t.takeBody(w, r); refusal != nil {
@@ -118,7 +135,7 @@ func (t *trip) takeBody(w *response, r *http.Request) *problem.Problem {
 	case r.ContentLength < 0 || r.ContentLength > limit:
 		return nil // passes through, once
 	}
-	_ = w.control.SetReadDeadline(time.Now().Add(bodyWithin)) // not supported: the server's own limits hold
+	_ = w.control.SetReadDeadline(time.Now().Add(t.h.g.cfg.BodyTimeout)) // not supported: the server's own limits hold
 	body, err := io.ReadAll(http.MaxBytesReader(w.ResponseWriter, r.Body, limit))
 	_ = w.control.SetReadDeadline(time.Time{})
 	var large *http.MaxBytesError
@@ -127,7 +144,7 @@ func (t *trip) takeBody(w *response, r *http.Request) *problem.Problem {
 		return tooLarge()
 	case err != nil:
 		w.Header().Set("Connection", "close")
-		return problem.New(problem.BadRequest, "The body did not arrive whole within 10 s.")
+		return problem.New(problem.BadRequest, "The body did not arrive whole within "+t.h.g.cfg.BodyTimeout.String()+".")
 	}
 	t.kept, t.body = true, body
 	return nil

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"sluice/cluster"
 )
 
@@ -74,7 +76,7 @@ func TestNoNode(t *testing.T) {
 		t.Errorf("page repeats the client's words: %s %s", resp.Status, body)
 	}
 	eventually(t, 3*time.Second, func() string {
-		if !strings.Contains(r.log.String(), "port=publish requests=2") {
+		if !strings.Contains(r.log.String(), "port=publish requests=") {
 			return "the log does not tell that there is no node"
 		}
 		return ""
@@ -208,15 +210,41 @@ func TestStreamedAnswerIsNotHeldBack(t *testing.T) {
 	}
 }
 
+// Sockets that are none of the signalling's pass through, and end when the gateway does.
+func TestOtherUpgrade(t *testing.T) {
+	n := startNode(t, "s1", cluster.Standalone)
+	n.srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/readyz" {
+			return
+		}
+		if c, err := websocket.Accept(w, req, nil); err == nil {
+			_ = c.Write(n.dead, websocket.MessageText, []byte("hello"))
+			_, _, _ = c.Read(n.dead)
+			_ = c.CloseNow()
+		}
+	})
+	r := start(t, Config{}, n)
+	conn := r.connect(t, r.play("/rest/v2/events"), nil)
+	if got, err := hear(t, conn); got != "hello" {
+		t.Fatalf("got %q %v", got, err)
+	}
+	if got := r.sockets.Load(); got != 1 {
+		t.Errorf("%d sockets count, want 1", got)
+	}
+	r.stop()
+	if _, err := hear(t, conn); err == nil {
+		t.Error("socket outlives the gateway")
+	}
+}
+
 func TestSlowBodyIsCutOff(t *testing.T) {
-	t.Parallel() // it waits for bodyWithin
-	r := start(t, Config{}, startNode(t, "s1", cluster.Standalone))
+	r := start(t, Config{BodyTimeout: 50 * time.Millisecond}, startNode(t, "s1", cluster.Standalone))
 	c, err := tls.Dial("tcp", r.PlayAddr().String(), &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	_ = c.SetDeadline(time.Now().Add(bodyWithin + 5*time.Second))
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 	_, _ = io.WriteString(c, "POST /live/whep/a HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nv=0")
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"github.com/coder/websocket"
 
 	"sluice/cluster"
-	"sluice/internal/problem"
 	"sluice/media"
 )
 
@@ -50,14 +49,6 @@ type socket struct {
 // serveSocket accepts the upgrade before it knows the node: the stream is in the messages.
 func (h *handler) serveSocket(w *response, r *http.Request) {
 	g := h.g
-	g.sockets.Add(1)
-	defer g.sockets.Done()
-	defer g.open.Add(-1)
-	if g.open.Add(1) > int64(g.cfg.MaxSockets) {
-		w.Header().Set("Retry-After", retryAfter)
-		h.refuse(w, r, problem.New(problem.NodeFull, "The gateway has no room for more sockets; try again later."))
-		return
-	}
 	if _, ok := h.g.placer.pick(h.role, media.Key{}, nil); !ok {
 		h.noNode(w, r)
 		return

@@ -183,7 +183,6 @@ func TestSocketEnds(t *testing.T) {
 	}
 }
 
-// closeSeen is a node that tells with which code it was closed.
 func TestSocketCloseReachesTheNode(t *testing.T) {
 	for _, code := range []websocket.StatusCode{websocket.StatusNormalClosure, 4002} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
@@ -277,7 +276,7 @@ func TestSocketWithoutANode(t *testing.T) {
 	_ = conn2.CloseNow()
 	_ = conn.CloseNow()
 	eventually(t, within, func() string {
-		if n := r.open.Load(); n != 0 {
+		if n := r.sockets.Load(); n != 0 {
 			return fmt.Sprintf("%d sockets count as open", n)
 		}
 		return ""
