@@ -1,0 +1,96 @@
+# All that we do, CI included. `make` or `make help` lists it.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+GOFLAGS_BUILD := -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)"
+
+ARGS     ?=
+FUZZTIME ?= 10s
+PKG      ?= ./...
+
+# What the pages are made from. npm ci and the build run only when one of these is newer.
+WEB_SOURCES := $(shell find web \( -name node_modules -o -name dist -o -name .test \) -prune -o -type f -not -name '*.go' -print 2>/dev/null)
+WEB_MODULES := web/node_modules/.package-lock.json
+WEB_BUILT   := web/dist/.built
+E2E_MODULES := e2e/node_modules/.package-lock.json
+
+.PHONY: help deps deps-test build web up test test-short test-web arch e2e lint fuzz bench docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+deps: ## check what building and running needs
+	@scripts/deps run
+
+deps-test: ## check what the tests need, and install it where that is allowed
+	@scripts/deps test
+
+$(WEB_MODULES): web/package-lock.json web/package.json
+	@echo "web: installing packages (once)"
+	@cd web && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(WEB_BUILT): $(WEB_MODULES) $(WEB_SOURCES)
+	@echo "web: building the pages"
+	@cd web && npm run --silent build
+	@touch $@
+
+$(E2E_MODULES): e2e/package-lock.json e2e/package.json
+	@echo "e2e: installing packages (once)"
+	@cd e2e && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+web: $(WEB_BUILT) ## build the pages that go into the binary
+
+build: deps web ## build bin/sluice
+	@mkdir -p bin
+	@[ -x bin/sluice ] || echo "sluice: building (the first time takes a minute or two; each package is named as it is done)"
+	@go build $$([ -x bin/sluice ] || echo -v) $(GOFLAGS_BUILD) -o bin/sluice ./cmd/sluice
+
+up: build ## build, and run a whole cluster on this machine; ARGS="--edges 3" for more
+	@exec bin/sluice up $(ARGS)
+
+test: deps deps-test lint arch test-web ## every test: what CI runs
+	@echo "go: tests with the race detector"
+	go test -race -timeout 10m $(PKG)
+	@$(MAKE) --no-print-directory e2e
+
+test-short: web ## the fast tests of the Go code
+	go test -short $(PKG)
+
+test-web: $(WEB_MODULES) ## tests of the pages' code
+	@echo "web: tests"
+	@cd web && npm run --silent check && npm test --silent
+
+arch: web ## only the rules of ARCHITECTURE.md
+	@echo "go: rules of the house"
+	go test .
+
+e2e: build ## the real binary in real Chromium, ffmpeg and GStreamer
+	@if [ -f e2e/package.json ]; then $(MAKE) --no-print-directory e2e-run; else echo "e2e: nothing there"; fi
+
+.PHONY: e2e-run
+e2e-run: $(E2E_MODULES)
+	@echo "e2e: the real binary in a real browser"
+	@cd e2e && npm test
+
+lint: web ## gofmt and go vet
+	@echo "go: gofmt, vet"
+	@unformatted="$$(gofmt -l $$(go list -f '{{.Dir}}' $(PKG)))"; [ -z "$$unformatted" ] || { echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; }
+	go vet $(PKG)
+
+fuzz: web ## each fuzz target for FUZZTIME (10s)
+	@scripts/fuzz $(FUZZTIME)
+
+bench: web ## the benchmarks
+	go test -run '^$$' -bench . -benchmem $(PKG)
+
+docs: ## write again what is made from the code: docs/errors.md
+	go test -count=1 -run 'TestErrorsPage' . -update
+
+clean: ## remove what was built
+	rm -rf bin web/dist web/node_modules web/.test e2e/node_modules e2e/artifacts
