@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -17,11 +18,12 @@ import (
 
 // PlayConfig says what to watch, and for how long.
 type PlayConfig struct {
-	URL      string        // WHEP endpoint
-	Token    string        // bearer token, may be empty
-	Insecure bool          // take any certificate
-	Duration time.Duration // from the first packet on; 0: until ctx ends
-	Out      string        // Matroska or WebM file to write, may be empty
+	URL      string         // WHEP endpoint
+	Token    string         // bearer token, may be empty
+	Insecure bool           // take any certificate
+	Roots    *x509.CertPool // certificates to trust; nil: the system\'s
+	Duration time.Duration  // from the first packet on; 0: until ctx ends
+	Out      string         // Matroska or WebM file to write, may be empty
 
 	Log      *slog.Logger
 	Progress func(PlayStats) // once a second, from one goroutine; may be nil
@@ -44,7 +46,7 @@ type PlayStats struct {
 func Play(ctx context.Context, cfg PlayConfig) (PlayReport, error) {
 	cfg.Log = orDiscard(cfg.Log)
 	v := &viewer{cfg: cfg, began: time.Now(), media: make(chan struct{})}
-	client := NewClient(cfg.Token, cfg.Insecure)
+	client := NewClient(cfg.Token, cfg.Roots, cfg.Insecure)
 	defer client.Close()
 	if cfg.Out != "" {
 		var err error

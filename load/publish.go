@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -30,10 +31,11 @@ const reportInterval = time.Second
 
 // PublishConfig says what to publish where.
 type PublishConfig struct {
-	URL      string // WHIP endpoint
-	Source   string // file, or TestPattern
-	Token    string // bearer token, may be empty
-	Insecure bool   // take any certificate
+	URL      string         // WHIP endpoint
+	Source   string         // file, or TestPattern
+	Token    string         // bearer token, may be empty
+	Insecure bool           // take any certificate
+	Roots    *x509.CertPool // certificates to trust; nil: the system\'s
 
 	Width, Height int  // pixels of the test pattern; 0: 1280x720
 	FPS           int  // of the test pattern; 0: 30
@@ -133,7 +135,7 @@ type outTrack struct {
 }
 
 func newPublisher(cfg PublishConfig, src *plan) (*publisher, error) {
-	p := &publisher{cfg: cfg, client: NewClient(cfg.Token, cfg.Insecure), live: src.live, began: time.Now()}
+	p := &publisher{cfg: cfg, client: NewClient(cfg.Token, cfg.Roots, cfg.Insecure), live: src.live, began: time.Now()}
 	m := &webrtc.MediaEngine{}
 	pt := webrtc.PayloadType(96)
 	for _, t := range src.tracks {

@@ -27,11 +27,11 @@ type Client struct {
 	token string
 }
 
-// NewClient returns a client. insecure takes any certificate, such as the self-signed one
-// of `sluice up`. Close it when its sessions are over.
-func NewClient(token string, insecure bool) *Client {
+// NewClient returns a client. It trusts the certificates in roots (nil: the system's), or any
+// if insecure. Close it when its sessions are over.
+func NewClient(token string, roots *x509.CertPool, insecure bool) *Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = &tls.Config{InsecureSkipVerify: insecure, MinVersion: tls.VersionTLS12}
+	t.TLSClientConfig = &tls.Config{RootCAs: roots, InsecureSkipVerify: insecure, MinVersion: tls.VersionTLS12}
 	return &Client{http: &http.Client{Transport: t, Timeout: requestTimeout}, token: token}
 }
 
