@@ -154,7 +154,10 @@ func (n *fakeNode) socket(w http.ResponseWriter, r *http.Request) {
 	}
 	defer func() { _ = c.CloseNow() }()
 	c.SetReadLimit(2 << 20)
-	n.hello <- r.Header
+	select {
+	case n.hello <- r.Header:
+	default: // nobody wants to know
+	}
 	for {
 		kind, data, err := c.Read(n.dead)
 		if err != nil {

@@ -308,3 +308,47 @@ func FuzzStreamNamed(f *testing.F) {
 		}
 	})
 }
+
+// Sessions that come and go leave nothing behind: start checks the goroutines at the end.
+func TestManySessions(t *testing.T) {
+	r := start(t, Config{}, startNode(t, "e1", cluster.Edge), startNode(t, "e2", cluster.Edge))
+	const workers, each = 20, 50
+	errs := make(chan error, workers)
+	for range workers {
+		go func() {
+			errs <- func() error {
+				for i := range each {
+					ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+					defer cancel()
+					c, _, err := websocket.Dial(ctx, r.play("/live/websocket"), &websocket.DialOptions{HTTPClient: r.client})
+					if err != nil {
+						return err
+					}
+					if err = c.Write(ctx, websocket.MessageText, []byte(`{"command":"play","streamId":"stream1"}`)); err == nil {
+						_, _, err = c.Read(ctx)
+					}
+					if err != nil {
+						return err
+					}
+					if i%2 == 0 { // half of them leave without a word
+						_ = c.CloseNow()
+					} else if err := c.Close(websocket.StatusNormalClosure, ""); err != nil {
+						return err
+					}
+				}
+				return nil
+			}()
+		}()
+	}
+	for range workers {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, 10*time.Second, func() string {
+		if n := r.sockets.Load(); n != 0 {
+			return fmt.Sprintf("%d sockets count as open", n)
+		}
+		return ""
+	})
+}
