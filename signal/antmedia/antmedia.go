@@ -3,7 +3,7 @@
 //
 // Locks: Handler.mu and socket.mu are never held together. Sessions' callbacks take socket.mu.
 //
-// Imports: media, stream, rtc, cluster, internal/problem, ingest/webrtc, egress/webrtc.
+// Imports: media, stream, rtc, cluster, internal/auth, internal/problem, ingest/webrtc, egress/webrtc, signal.
 package antmedia
 
 import (
@@ -11,6 +11,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,9 +19,11 @@ import (
 
 	"github.com/coder/websocket"
 
+	"sluice/internal/auth"
 	"sluice/internal/problem"
 	"sluice/media"
 	"sluice/rtc"
+	"sluice/signal"
 )
 
 // Session is a publisher's or a viewer's connection as this package steers it.
@@ -69,23 +72,6 @@ type directory interface {
 	Watch(key media.Key, f func()) (cancel func())
 }
 
-// Access is what a client wants to do, and with which credentials.
-type Access struct {
-	Key            media.Key
-	Publish        bool // else play
-	Token          string
-	SubscriberID   string
-	SubscriberCode string
-	Remote         string
-}
-
-// ICEServer is told to clients that ask for one.
-type ICEServer struct {
-	URL        string // "stun:…" or "turn:…"
-	Username   string // of a TURN server
-	Credential string
-}
-
 // Limits bound what clients can cost. Zero means the default.
 type Limits struct {
 	Sockets  int           // open at once; default 50,000
@@ -105,9 +91,10 @@ type Config struct {
 	Directory directory
 
 	Apps       []string // applications that exist
-	ICEServers []ICEServer
-	Auth       func(context.Context, Access) error // an error refuses; nil lets all in
-	Remote     func(*http.Request) string          // the client's address; default the TCP peer's
+	ICEServers []signal.ICEServer
+	Authorize  auth.Hook
+	Admit      func() error // refuses new sessions with an error; it does not block. nil: takes all
+	ClientAddr func(*http.Request) netip.Addr
 	Limits     Limits
 	Log        *slog.Logger // default slog.Default()
 }
@@ -137,11 +124,17 @@ func New(cfg Config) *Handler {
 	l.Rate = cmp.Or(l.Rate, 100)
 	l.Opens = cmp.Or(l.Opens, 10)
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
-	if cfg.Remote == nil {
-		cfg.Remote = func(r *http.Request) string { return r.RemoteAddr }
+	if cfg.Admit == nil {
+		cfg.Admit = func() error { return nil }
 	}
 	base, end := context.WithCancel(context.Background())
 	return &Handler{cfg: cfg, base: base, end: end, sockets: map[*socket]struct{}{}}
+}
+
+// Register adds the routes.
+func (h *Handler) Register(mux *http.ServeMux) {
+	mux.Handle("GET /{app}/websocket", h)
+	mux.Handle("GET /{app}/websocket/signaling", h) // where players look for a signalling node
 }
 
 // ServeHTTP serves one socket until it closes. The pattern it is mounted on names {app}.
@@ -159,7 +152,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		problem.New(problem.Draining, "connect again, to another node").Write(w)
 		return
 	}
-	s := newSocket(h, app, h.cfg.Remote(r))
+	s := newSocket(h, app, h.cfg.ClientAddr(r))
 	if !h.add(s) {
 		problem.New(problem.NodeFull, "too many WebSockets are open").Write(w)
 		return

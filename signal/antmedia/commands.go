@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/rtc"
+	"sluice/signal"
 	"sluice/stream"
 )
 
@@ -49,7 +50,7 @@ func (s *socket) handle(r request) {
 
 // iceServers answers with the one server that the protocol has room for: TURN before STUN.
 func (h *Handler) iceServers() reply {
-	var best ICEServer
+	var best signal.ICEServer
 	for _, i := range h.cfg.ICEServers {
 		if best.URL == "" || strings.HasPrefix(i.URL, "turn:") && !strings.HasPrefix(best.URL, "turn:") {
 			best = i
@@ -78,6 +79,9 @@ func (s *socket) open(r request, publish bool) {
 		return
 	case s.h.draining.Load():
 		refused(highResource, "the server is about to stop; connect again")
+		return
+	case s.h.cfg.Admit() != nil:
+		refused(highResource, "this server has no room for more; connect again")
 		return
 	case !s.opens.try(time.Now()):
 		refused(highResource, "too many publish and play commands on one socket; wait a second")

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,8 +19,10 @@ import (
 	"github.com/coder/websocket"
 
 	"sluice/egress/webrtc"
+	"sluice/internal/auth"
 	"sluice/media"
 	"sluice/rtc"
+	"sluice/signal"
 	"sluice/stream"
 )
 
@@ -185,13 +188,14 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 func serve(t testing.TB, w *world, change func(*Config)) (*Handler, string) {
 	before := runtime.NumGoroutine()
 	cfg := Config{Publisher: w, Player: w, Directory: w, Apps: []string{"live"}, Log: quiet(),
-		ICEServers: []ICEServer{{URL: "stun:stun.example:3478"}, {URL: "turn:turn.example:3478", Username: "u", Credential: "c"}}}
+		Authorize: auth.AllowAll, ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} },
+		ICEServers: []signal.ICEServer{{URL: "stun:stun.example:3478"}, {URL: "turn:turn.example:3478", Username: "u", Credential: "c"}}}
 	if change != nil {
 		change(&cfg)
 	}
 	h := New(cfg)
 	mux := http.NewServeMux()
-	mux.Handle("GET /{app}/websocket", h)
+	h.Register(mux)
 	server := httptest.NewServer(mux)
 	t.Cleanup(func() {
 		h.Close()
@@ -270,9 +274,9 @@ func TestConversations(t *testing.T) {
 			w := newWorld()
 			h, url := serve(t, w, func(c *Config) {
 				c.Limits.Sessions, c.Limits.Waiting = 3, 2
-				c.Auth = func(_ context.Context, a Access) error {
+				c.Authorize = func(_ context.Context, a auth.Request) error {
 					if a.Token == "wrong" {
-						return errors.New("wrong token")
+						return fmt.Errorf("%w: it is wrong", auth.ErrUnauthorized)
 					}
 					return nil
 				}

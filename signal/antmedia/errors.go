@@ -6,6 +6,7 @@ import (
 
 	"sluice/cluster"
 	"sluice/egress/webrtc"
+	"sluice/internal/auth"
 	"sluice/rtc"
 	"sluice/stream"
 )
@@ -57,6 +58,8 @@ func refuse(err error) (r refusal, known bool) {
 	switch {
 	case errors.Is(err, stream.ErrOffline):
 		return refusal{noStreamExist, notStreaming}, true
+	case errors.Is(err, auth.ErrUnauthorized), errors.Is(err, auth.ErrForbidden):
+		return refusal{unauthorized, ""}, true
 	case errors.Is(err, stream.ErrInUse), errors.Is(err, cluster.ErrStreamInUse):
 		return refusal{idInUse, ""}, true
 	case errors.Is(err, rtc.ErrNoCodec):

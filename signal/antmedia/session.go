@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/internal/auth"
 	"sluice/media"
 	"sluice/rtc"
 	"sluice/stream"
@@ -20,7 +21,7 @@ type session struct {
 	id      string
 	key     media.Key
 	publish bool // else play
-	access  Access
+	access  auth.Request
 	log     *slog.Logger
 	ctx     context.Context // ends with the session
 	cancel  context.CancelFunc
@@ -39,9 +40,12 @@ type session struct {
 
 func newSession(s *socket, key media.Key, publish bool, r request) *session {
 	x := &session{socket: s, id: key.ID, key: key, publish: publish,
-		access: Access{Key: key, Publish: publish, Token: string(r.Token), SubscriberID: string(r.SubscriberID),
+		access: auth.Request{Action: auth.Play, Stream: key, Token: string(r.Token), SubscriberID: string(r.SubscriberID),
 			SubscriberCode: string(r.SubscriberCode), Remote: s.remote},
 		log: s.log.With("stream", key.String(), "publish", publish)}
+	if publish {
+		x.access.Action = auth.Publish
+	}
 	x.ctx, x.cancel = context.WithCancel(s.ctx)
 	x.clock = time.AfterFunc(s.h.cfg.Limits.Start, x.late)
 	return x
@@ -77,12 +81,9 @@ func (x *session) say(m reply) bool {
 
 // begin asks for permission and makes the first step.
 func (x *session) begin() {
-	if auth := x.h.cfg.Auth; auth != nil {
-		if err := auth(x.ctx, x.access); err != nil {
-			x.log.Info("refused", "err", err)
-			x.refuse(refusal{unauthorized, ""})
-			return
-		}
+	if err := x.h.cfg.Authorize(x.ctx, x.access); err != nil {
+		x.failed(err)
+		return
 	}
 	if x.publish {
 		x.say(reply{Command: "start"})
@@ -104,7 +105,7 @@ func (x *session) begin() {
 }
 
 func (x *session) request() Request {
-	return Request{Key: x.key, Session: x.owner, Remote: x.remote,
+	return Request{Key: x.key, Session: x.owner, Remote: x.remote.String(),
 		OnStarted: func() { x.event(x.started) },
 		OnEnded:   func(err error) { x.event(func() { x.lost(err) }) }}
 }

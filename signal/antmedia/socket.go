@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -31,7 +32,7 @@ const (
 type socket struct {
 	h      *Handler
 	app    string
-	remote string
+	remote netip.Addr
 	owner  string // who publishes from this socket, for stream.PublishOptions.Session
 	log    *slog.Logger
 	ws     *websocket.Conn
@@ -51,8 +52,8 @@ type socket struct {
 	asks     lane
 }
 
-func newSocket(h *Handler, app, remote string) *socket {
-	s := &socket{h: h, app: app, remote: remote, owner: rand.Text(), log: h.cfg.Log.With("app", app, "peer", remote),
+func newSocket(h *Handler, app string, remote netip.Addr) *socket {
+	s := &socket{h: h, app: app, remote: remote, owner: rand.Text(), log: h.cfg.Log.With("app", app, "peer", remote.String()),
 		sessions: map[string]*session{}, waits: map[string]*wait{},
 		reads: newBucket(h.cfg.Limits.Rate), opens: newBucket(h.cfg.Limits.Opens)}
 	s.ctx, s.cancel = context.WithCancelCause(h.base)
