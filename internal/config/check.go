@@ -43,6 +43,7 @@ var checks = map[string]func(string) error{
 		return nil
 	},
 	"prefix":   checkPrefix,
+	"origin":   checkOrigin,
 	"host":     checkHost,
 	"ice":      checkICE,
 	"store":    checkStore,
@@ -85,6 +86,18 @@ func within(s string, least, most float64) error {
 	return nil
 }
 
+// checkOrigin takes what a link begins with (RFC 6454 §6.2), or a port of the same host.
+func checkOrigin(s string) error {
+	if s == "" || strings.HasPrefix(s, ":") && checkListen(s) == nil {
+		return nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.Scheme+"://"+u.Host != s {
+		return fmt.Errorf("%q is not an origin such as https://live.example.org:5443, or a port such as :5443", s)
+	}
+	return nil
+}
+
 func checkListen(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
@@ -100,13 +113,24 @@ func checkListen(s string) error {
 }
 
 func checkPrefix(s string) error {
-	if _, err := netip.ParseAddr(s); err == nil {
-		return nil
+	_, err := Prefixes([]string{s})
+	return err
+}
+
+// Prefixes reads a list of addresses and networks, such as trusted-proxies.
+func Prefixes(list []string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, s := range list {
+		p, err := netip.ParsePrefix(s)
+		if a, aerr := netip.ParseAddr(s); aerr == nil {
+			p, err = a.WithZone("").Prefix(a.BitLen())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%q is not an IP address or a network such as 10.0.0.0/8", s)
+		}
+		all = append(all, p)
 	}
-	if _, err := netip.ParsePrefix(s); err != nil {
-		return fmt.Errorf("%q is not an IP address or a network such as 10.0.0.0/8", s)
-	}
-	return nil
+	return all, nil
 }
 
 func checkHost(s string) error {

@@ -10,12 +10,17 @@ import "time"
 // Config of its own. The tags say all there is to a setting: its key, its default, what its value must be (see checks.go),
 // and its help. An empty default means "" or an empty list.
 type Config struct {
-	Store string `yaml:"store" default:"sqlite:sluice.db" check:"store" help:"Where nodes find each other: sqlite:PATH, mongodb://… or ADDRESS."`
+	Shared
 
 	Log     Log     `yaml:"log"`
 	Node    Node    `yaml:"node"`
 	Gateway Gateway `yaml:"gateway"`
 	Up      Up      `yaml:"up"`
+}
+
+// Shared is what all processes of a cluster have in common.
+type Shared struct {
+	Store string `yaml:"store" default:"sqlite:sluice.db" check:"store" help:"Where nodes find each other: sqlite:PATH, mongodb://… or ADDRESS."`
 }
 
 // Log is how a process writes what it does, to standard error.
@@ -36,8 +41,13 @@ type Node struct {
 	Announce []string `yaml:"announce" default:"" check:"ip" help:"Addresses at which clients and nodes reach this one; empty: those of its network interfaces."`
 
 	Apps           []string `yaml:"apps" default:"live,WebRTCAppEE" check:"name" help:"Applications that exist."`
+	PlayURL        string   `yaml:"play-url" default:"" check:"origin" help:"Where the publish page says viewers watch: https://HOST:PORT, or :PORT of the page's host."`
+	PublishURL     string   `yaml:"publish-url" default:"" check:"origin" help:"Where the pages say people publish: https://HOST:PORT, or :PORT of the page's host."`
 	TrustedProxies []string `yaml:"trusted-proxies" default:"127.0.0.0/8,::1/128" check:"prefix" help:"Who may say a client's address in X-Forwarded-For."`
 	Codecs         []string `yaml:"codecs" default:"H264,VP8,VP9,AV1,H265,opus,PCMU,PCMA" enum:"H264,VP8,VP9,AV1,H265,opus,PCMU,PCMA" help:"Codecs asked of publishers, best first."`
+
+	PublishURL string `yaml:"publish-url" default:"" check:"origin" help:"Where pages send publishers: https://HOST, or :PORT of the same host; empty: where the page came from."`
+	PlayURL    string `yaml:"play-url" default:"" check:"origin" help:"Where pages send viewers: https://HOST, or :PORT of the same host; empty: where the page came from."`
 
 	ICE     ICE     `yaml:"ice" embed:"" prefix:"ice-"`
 	Publish Publish `yaml:"publish" embed:"" prefix:"publish-"`

@@ -27,6 +27,10 @@ func walk(prefix string, v reflect.Value) []field {
 	for i := range v.NumField() {
 		sf := v.Type().Field(i)
 		key := sf.Tag.Get("yaml")
+		if sf.Anonymous && key == "" {
+			list = append(list, walk(prefix, v.Field(i))...)
+			continue
+		}
 		if key == "" {
 			continue
 		}

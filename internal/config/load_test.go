@@ -132,3 +132,17 @@ func TestSize(t *testing.T) {
 		})
 	}
 }
+
+func TestPrefixes(t *testing.T) {
+	for _, tc := range []struct{ text, want string }{
+		{"10.0.0.0/8", "10.0.0.0/8"}, {"192.0.2.1", "192.0.2.1/32"}, {"2001:db8::1", "2001:db8::1/128"},
+		{"10.0.0.0/33", ""}, {"here", ""}, {"", ""},
+	} {
+		t.Run(tc.text, func(t *testing.T) {
+			got, err := Prefixes([]string{tc.text})
+			if (err != nil) != (tc.want == "") || err == nil && got[0].String() != tc.want {
+				t.Errorf("got %v, %v", got, err)
+			}
+		})
+	}
+}

@@ -114,6 +114,8 @@ var mistakeCases = []struct {
 	{"ice", "node:\n  ice:\n    servers: [\"http://x\"]\n", []string{
 		`3: node.ice.servers: "http://x" is not a STUN or TURN URL, such as stun:host:3478 or turn:host:3478?transport=udp`}},
 	{"store", "store: postgres://x\n", []string{`1: store: unknown kind of store "postgres": a store is sqlite:PATH, mongodb://…, mongodb+srv://… or the address of a MongoDB server`}},
+	{"origin with a path", "node:\n  play-url: https://x/live\n", []string{`2: node.play-url: "https://x/live" is not an origin such as https://live.example.org:5443, or a port such as :5443`}},
+	{"origins", "node:\n  play-url: https://x:5443\n  publish-url: \":8443\"\n", nil},
 	{"two documents", "store: sqlite:a\n---\nstore: sqlite:b\n", []string{`3: a second document; there can be only one`}},
 	{"all at once", "up:\n  edges: 0\n  edgs: 1\nlog:\n  level: loud\n  format: xml\n", []string{
 		`2: up.edges: 0 is not between 1 and 100`,
