@@ -46,9 +46,6 @@ type Node struct {
 	TrustedProxies []string `yaml:"trusted-proxies" default:"127.0.0.0/8,::1/128" check:"prefix" help:"Who may say a client's address in X-Forwarded-For."`
 	Codecs         []string `yaml:"codecs" default:"H264,VP8,VP9,AV1,H265,opus,PCMU,PCMA" enum:"H264,VP8,VP9,AV1,H265,opus,PCMU,PCMA" help:"Codecs asked of publishers, best first."`
 
-	PublishURL string `yaml:"publish-url" default:"" check:"origin" help:"Where pages send publishers: https://HOST, or :PORT of the same host; empty: where the page came from."`
-	PlayURL    string `yaml:"play-url" default:"" check:"origin" help:"Where pages send viewers: https://HOST, or :PORT of the same host; empty: where the page came from."`
-
 	ICE     ICE     `yaml:"ice" embed:"" prefix:"ice-"`
 	Publish Publish `yaml:"publish" embed:"" prefix:"publish-"`
 
