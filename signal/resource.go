@@ -1,7 +1,7 @@
 // Package signal is what WHIP and WHEP share: HTTP resources that open, steer and end a WebRTC session
 // (RFC 9725 and its sibling for playback).
 //
-// Imports: media, rtc, stream, internal/auth, internal/problem.
+// Imports: egress/webrtc, media, rtc, stream, internal/auth, internal/problem.
 package signal
 
 import (
@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 
+	egress "sluice/egress/webrtc"
 	"sluice/internal/auth"
 	"sluice/internal/problem"
 	"sluice/media"
@@ -51,7 +52,7 @@ type Config struct {
 	Apps       []string // applications that exist
 	ICEServers []ICEServer
 	Authorize  auth.Hook
-	Admit      func() error // refuses new sessions with an error that wraps a *problem.Problem; nil: takes all
+	Admit      func() error // refuses new sessions with an error, such as egress/webrtc's ErrFull; nil: takes all
 	ClientAddr func(*http.Request) netip.Addr
 	Log        *slog.Logger // default slog.Default()
 }
@@ -354,6 +355,7 @@ func ProblemOf(err error) *problem.Problem {
 		{rtc.ErrNoCodec, problem.NoCodec},
 		{rtc.ErrBadCandidate, problem.BadCandidate},
 		{rtc.ErrClosed, problem.NoSession},
+		{egress.ErrFull, problem.NodeFull},
 		{stream.ErrOffline, problem.StreamOffline},
 		{stream.ErrInUse, problem.StreamInUse},
 		{stream.ErrClosing, problem.Draining},

@@ -42,7 +42,6 @@ var checks = map[string]func(string) error{
 		}
 		return nil
 	},
-	"origin":   checkOrigin,
 	"prefix":   checkPrefix,
 	"origin":   checkOrigin,
 	"host":     checkHost,
@@ -111,21 +110,6 @@ func checkListen(s string) error {
 		return nil
 	}
 	return checkHost(host)
-}
-
-// checkOrigin takes https://HOST:PORT, :PORT for that port of the same host, or nothing.
-func checkOrigin(s string) error {
-	if s == "" {
-		return nil
-	}
-	if strings.HasPrefix(s, ":") {
-		return checkListen(s)
-	}
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Path != "" || u.RawQuery != "" {
-		return fmt.Errorf("%q is not an origin, such as https://live.example.com:5443 or :5443", s)
-	}
-	return nil
 }
 
 func checkPrefix(s string) error {

@@ -1,15 +1,13 @@
 // Package whep lets players watch by HTTP (draft-ietf-wish-whep).
 //
-// Imports: egress/webrtc, media, internal/auth, internal/problem, signal.
+// Imports: egress/webrtc, media, internal/auth, signal.
 package whep
 
 import (
 	"context"
-	"errors"
 
 	egress "sluice/egress/webrtc"
 	"sluice/internal/auth"
-	"sluice/internal/problem"
 	"sluice/media"
 	"sluice/signal"
 )
@@ -19,9 +17,6 @@ func New(out *egress.Egress, cfg signal.Config) *signal.Resource {
 	cfg.Protocol, cfg.Action = "whep", auth.Play
 	cfg.Open = func(ctx context.Context, key media.Key, remote, offer string, ended func(error)) (signal.Session, string, error) {
 		s, answer, err := out.Play(ctx, egress.Request{Key: key, Remote: remote, OnEnded: ended}, offer)
-		if errors.Is(err, egress.ErrFull) {
-			return nil, "", problem.New(problem.NodeFull, "this node has as many viewers as it may have; try again, another node may have room")
-		}
 		if err != nil {
 			return nil, "", err
 		}

@@ -1,0 +1,289 @@
+// Package node is one process of the cluster that carries media: it puts the ways in, the hub and the ways out
+// together as its role says, tells the registry about itself, and answers HTTP.
+//
+// Imports: cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/auth, internal/clientip,
+// internal/config, internal/lifecycle, internal/problem, media, relay, rtc, signal, signal/antmedia, signal/whep,
+// signal/whip, stream, web.
+package node
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"sluice/cluster"
+	outrelay "sluice/egress/relay"
+	outrtc "sluice/egress/webrtc"
+	inrelay "sluice/ingest/relay"
+	"sluice/internal/auth"
+	"sluice/internal/clientip"
+	"sluice/internal/config"
+	"sluice/internal/lifecycle"
+	"sluice/relay"
+	"sluice/rtc"
+	"sluice/signal"
+	"sluice/signal/antmedia"
+	"sluice/stream"
+)
+
+// ways are what a role opens. This table is all that a role is: nothing in the media path knows it.
+type ways struct {
+	publish bool // WebRTC comes in
+	pull    bool // the relay comes in
+	serve   bool // the relay goes out
+}
+
+// roles: every node plays to viewers.
+func roles() map[cluster.Role]ways {
+	return map[cluster.Role]ways{
+		cluster.Standalone: {publish: true},
+		cluster.Origin:     {publish: true, pull: true, serve: true},
+		cluster.Edge:       {pull: true, serve: true},
+	}
+}
+
+// Deps are what a node does not make itself.
+type Deps struct {
+	Registry  cluster.Registry
+	Authorize auth.Hook // nil: auth.AllowAll
+	Version   string
+	Log       *slog.Logger // nil: slog.Default()
+}
+
+// Node is a process of the cluster, or one of several in a test.
+type Node struct {
+	cfg  config.Node
+	deps Deps
+	role cluster.Role
+	ways ways
+	log  *slog.Logger
+
+	identity  *relay.Identity
+	hub       *stream.Hub
+	rtc       *rtc.Endpoint
+	out       *outrtc.Egress
+	relayOut  *outrelay.Relay
+	relayIn   *inrelay.Relay
+	directory *cluster.Directory
+	leases    *cluster.Leases
+	presence  *cluster.Presence
+	resources []*signal.Resource
+	sockets   *antmedia.Handler
+	http      *http.Server
+	listener  net.Listener
+
+	meter    cluster.Meter
+	load     atomic.Pointer[[2]float64] // CPU and memory at the last heartbeat
+	started  time.Time
+	draining atomic.Bool
+}
+
+// New puts a node together; it does no I/O. The configuration must have passed its checks.
+func New(cfg config.Node, deps Deps) (*Node, error) {
+	deps.Log = cmp.Or(deps.Log, slog.Default())
+	if deps.Authorize == nil {
+		deps.Authorize = auth.AllowAll
+	}
+	n := &Node{cfg: cfg, deps: deps, role: cluster.Role(cfg.Role), started: time.Now()}
+	var ok bool
+	if n.ways, ok = roles()[n.role]; !ok {
+		return nil, fmt.Errorf("role %q is not standalone, origin or edge", cfg.Role)
+	}
+	n.cfg.ID = cmp.Or(cfg.ID, defaultID())
+	n.log = deps.Log.With("node", n.cfg.ID)
+	n.load.Store(&[2]float64{})
+	trusted, err := prefixes(cfg.TrustedProxies)
+	if err != nil {
+		return nil, err
+	}
+	var announce []netip.Addr
+	for _, s := range cfg.Announce {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("announced address %q: %w", s, err)
+		}
+		announce = append(announce, a)
+	}
+	if n.identity, err = relay.NewIdentity(); err != nil {
+		return nil, err
+	}
+	n.directory = cluster.NewDirectory(deps.Registry, n.log)
+	n.leases = cluster.NewLeases(deps.Registry, n.cfg.ID, 0, n.log)
+	n.presence = cluster.NewPresence(deps.Registry, 0, n.describe, n.log)
+	n.hub = stream.NewHub(n.hubConfig())
+	n.rtc = rtc.New(rtc.Config{Listen: cfg.Media, Announce: announce, Log: n.log})
+	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Log: n.log})
+	n.relayOut = outrelay.New(outrelay.Config{Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Known: n.known, Log: n.log})
+	n.relayIn = inrelay.New(inrelay.Config{Hub: n.hub, Identity: n.identity, Node: n.cfg.ID, Lookup: n.lookup, Grace: cfg.Publish.Grace, Log: n.log})
+	n.http = n.server(clientip.New(trusted))
+	return n, nil
+}
+
+// defaultID names a node after its machine and process.
+func defaultID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "node"
+	}
+	id := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-':
+			return r
+		}
+		return '-'
+	}, host)
+	if len(id) > 48 {
+		id = id[:48]
+	}
+	return fmt.Sprintf("%s-%d", id, os.Getpid())
+}
+
+func prefixes(list []string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, s := range list {
+		if a, err := netip.ParseAddr(s); err == nil {
+			all = append(all, netip.PrefixFrom(a, a.BitLen()))
+			continue
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("trusted proxy %q: %w", s, err)
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// Listen binds the node's ports.
+func (n *Node) Listen(ctx context.Context) error {
+	if err := n.rtc.Listen(ctx); err != nil {
+		return err
+	}
+	if err := n.relayOut.Listen(ctx); err != nil {
+		return err
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", n.cfg.HTTP)
+	if err != nil {
+		return fmt.Errorf("bind the HTTP port: %w (choose another with --http)", err)
+	}
+	n.listener = l
+	return nil
+}
+
+// ID is the node's name in the cluster.
+func (n *Node) ID() string { return n.cfg.ID }
+
+// Hub is the node's hub.
+func (n *Node) Hub() *stream.Hub { return n.hub }
+
+// HTTPAddr is where the node answers, as other nodes reach it.
+func (n *Node) HTTPAddr() string { return n.reachable(n.listener.Addr()) }
+
+// reachable replaces an unspecified host by the node's own address.
+func (n *Node) reachable(a net.Addr) string {
+	host, port, err := net.SplitHostPort(a.String())
+	if ip, e := netip.ParseAddr(host); err != nil || e != nil || !ip.IsUnspecified() {
+		return a.String()
+	}
+	return net.JoinHostPort(n.address().String(), port)
+}
+
+// address is the address at which others reach this machine.
+func (n *Node) address() netip.Addr {
+	if len(n.cfg.Announce) > 0 {
+		return netip.MustParseAddr(n.cfg.Announce[0]) // New has parsed it
+	}
+	var best netip.Addr
+	addrs, _ := net.InterfaceAddrs() // without any, loopback
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil || p.Addr().IsLoopback() || p.Addr().IsLinkLocalUnicast() {
+			continue
+		}
+		if !best.IsValid() || best.Is6() && p.Addr().Is4() {
+			best = p.Addr()
+		}
+	}
+	if !best.IsValid() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return best
+}
+
+// stopWithin is how long each part may take to end.
+const stopWithin = 10 * time.Second
+
+// Run carries media until ctx ends, drains, and returns when everything has ended.
+func (n *Node) Run(ctx context.Context) error {
+	stopped := func(reason error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			<-ctx.Done()
+			for _, r := range n.resources {
+				r.Close(reason)
+			}
+			n.sockets.Close()
+			return nil
+		}
+	}
+	return lifecycle.Run(ctx, n.log, stopWithin+n.cfg.DrainDeadline,
+		lifecycle.Part{Name: "directory", Run: n.directory.Run},
+		lifecycle.Part{Name: "leases", Run: n.leases.Run},
+		lifecycle.Part{Name: "media", Run: n.rtc.Run},
+		lifecycle.Part{Name: "hub", Run: n.hub.Run},
+		lifecycle.Part{Name: "relay out", Run: n.relayOut.Run},
+		lifecycle.Part{Name: "relay in", Run: n.relayIn.Run},
+		lifecycle.Part{Name: "sessions", Run: stopped(stream.ErrClosing)},
+		lifecycle.Part{Name: "http", Run: n.serve},
+		lifecycle.Part{Name: "presence", Run: n.presence.Run},
+		lifecycle.Part{Name: "drain", Run: n.drain},
+	)
+}
+
+func (n *Node) serve(ctx context.Context) error {
+	n.log.Info("node is up", "role", n.role, "http", n.HTTPAddr(), "media", n.rtc.Addr(), "relay", n.reachable(n.relayOut.Addr()))
+	served := make(chan error, 1)
+	go func() { served <- n.http.Serve(n.listener) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := n.http.Shutdown(grace); err != nil {
+		_ = n.http.Close()
+	}
+	<-served
+	return nil
+}
+
+// drain waits for the node's end, then takes no more work, tells clients to move, and waits
+// until they have or the deadline has come.
+func (n *Node) drain(ctx context.Context) error {
+	<-ctx.Done()
+	n.draining.Store(true)
+	n.presence.Now()
+	n.sockets.Drain()
+	n.log.Info("draining", "viewers", n.out.Viewers(), "deadline", n.cfg.DrainDeadline)
+	deadline := time.NewTimer(n.cfg.DrainDeadline)
+	defer deadline.Stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for n.rtc.Sessions() > 0 {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			n.log.Warn("clients are cut off at the deadline", "sessions", n.rtc.Sessions())
+			return nil
+		}
+	}
+	return nil
+}

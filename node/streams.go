@@ -1,0 +1,149 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"sluice/cluster"
+	outrtc "sluice/egress/webrtc"
+	inrelay "sluice/ingest/relay"
+	"sluice/media"
+	"sluice/stream"
+)
+
+func (n *Node) hubConfig() stream.Config {
+	cfg := stream.Config{
+		Own:      n.own,
+		Silence:  n.cfg.Publish.Silence,
+		Grace:    n.cfg.Publish.Grace,
+		Farewell: n.cfg.Publish.Farewell,
+		Idle:     n.cfg.EdgeIdle,
+		KeyEvery: n.cfg.KeyFrameInterval,
+		Log:      n.log,
+	}
+	if n.ways.pull {
+		cfg.Pull = n.pull
+	}
+	return cfg
+}
+
+// pull: a node that has nothing of the registry's to look at is offline for the stream.
+func (n *Node) pull(ctx context.Context, key media.Key) error { return n.relayIn.Pull(ctx, key) }
+
+// own takes the lease on a stream; it is the hub's right to publish.
+func (n *Node) own(ctx context.Context, key media.Key, lost func()) (stream.Holding, error) {
+	held, err := n.leases.Acquire(ctx, key, func(error) { lost() })
+	if errors.Is(err, cluster.ErrStreamInUse) {
+		return nil, fmt.Errorf("%w, on another node", stream.ErrInUse)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return right{held}, nil
+}
+
+// right is a lease as the hub sees it.
+type right struct{ held *cluster.Held }
+
+func (r right) Report(flowing bool, codecs []string) {
+	state := cluster.Interrupted
+	if flowing {
+		state = cluster.Broadcasting
+	}
+	r.held.Report(cluster.StreamInfo{State: state, Codecs: codecs})
+}
+
+// releaseWithin bounds the last words of a lease, which runs out by itself if they don't arrive.
+const releaseWithin = time.Second
+
+func (r right) Release() {
+	ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
+	defer cancel()
+	_ = r.held.Release(ctx)
+}
+
+// known says whether a relay key belongs to a node of the cluster, as far as the directory
+// has seen; a node that is new is looked for once in the registry.
+func (n *Node) known(ctx context.Context, key string) bool {
+	if hasKey(n.directory.Nodes(), key) {
+		return true
+	}
+	nodes, err := n.deps.Registry.Nodes(ctx)
+	return err == nil && hasKey(nodes, key)
+}
+
+func hasKey(nodes []cluster.Node, key string) bool {
+	for _, n := range nodes {
+		if n.RelayKey == key {
+			return true
+		}
+	}
+	return false
+}
+
+// lookup finds the origin of a stream.
+func (n *Node) lookup(ctx context.Context, key media.Key) (inrelay.Source, error) {
+	s, err := n.directory.Lookup(ctx, key)
+	if err != nil {
+		return inrelay.Source{}, fmt.Errorf("look up %s: %w", key, err)
+	}
+	if s.State != cluster.Broadcasting || s.Origin == n.cfg.ID {
+		return inrelay.Source{}, stream.ErrOffline
+	}
+	node, ok := find(n.directory.Nodes(), s.Origin)
+	if !ok { // it came since the directory's last look
+		nodes, err := n.deps.Registry.Nodes(ctx)
+		if err != nil {
+			return inrelay.Source{}, fmt.Errorf("look up the origin of %s: %w", key, err)
+		}
+		if node, ok = find(nodes, s.Origin); !ok {
+			return inrelay.Source{}, stream.ErrOffline
+		}
+	}
+	return inrelay.Source{Addr: node.Relay, Key: node.RelayKey, Node: node.ID, Epoch: s.Epoch}, nil
+}
+
+func find(nodes []cluster.Node, id string) (cluster.Node, bool) {
+	for _, n := range nodes {
+		if n.ID == id {
+			return n, true
+		}
+	}
+	return cluster.Node{}, false
+}
+
+// describe is what the node says of itself at each heartbeat.
+func (n *Node) describe() cluster.Node {
+	cpu, memory := n.meter.Read()
+	n.load.Store(&[2]float64{cpu, memory})
+	host, _ := os.Hostname() // for people only
+	d := cluster.Node{
+		ID: n.cfg.ID, Role: n.role, State: cluster.Ready, PID: os.Getpid(), Host: host, Region: n.cfg.Region, Version: n.deps.Version,
+		HTTP: n.HTTPAddr(), Media: n.rtc.Addr().String(), Relay: n.reachable(n.relayOut.Addr()), RelayKey: n.identity.Key(),
+		CPU: cpu, Memory: memory, Started: n.started,
+	}
+	if n.draining.Load() {
+		d.State = cluster.Draining
+	}
+	for _, i := range n.hub.List() {
+		d.Serving = append(d.Serving, cluster.Serving{Stream: i.Key, Viewers: i.Viewers})
+	}
+	return d
+}
+
+// admit refuses new sessions when the node is at its limit or about to stop.
+func (n *Node) admit() error {
+	load := n.load.Load()
+	switch {
+	case n.draining.Load():
+		return stream.ErrClosing
+	case load[0] > n.cfg.Limits.CPU:
+		return fmt.Errorf("%w: %.0f %% of the processors are busy", outrtc.ErrFull, 100*load[0])
+	case load[1] > n.cfg.Limits.Memory:
+		return fmt.Errorf("%w: %.0f %% of the memory is in use", outrtc.ErrFull, 100*load[1])
+	}
+	return nil
+}
