@@ -1,0 +1,52 @@
+/** The player as both pages use it: address in, moving picture out. */
+import { socketUrl, validId, whepUrl, type Address } from '../wire/address.js';
+import { Problem } from '../wire/problem.js';
+import { waitForStart } from '../wire/waiter.js';
+import { openSession } from './session.js';
+import { View } from './view.js';
+import { Watcher, type WatchStatus } from './watcher.js';
+
+export interface PlayerOptions {
+  address: Address;
+  autoplay: boolean;
+  muted: boolean;
+}
+
+/** Starts the player in `root`; it looks after itself until the page goes. */
+export function startPlayer(root: HTMLElement, o: PlayerOptions): void {
+  const { address } = o;
+  const opened = performance.now();
+  const view: View = new View(root, {
+    streamId: address.id,
+    muted: o.muted,
+    onRetry: () => watcher.retryNow(),
+    onStart: () => watcher.start(),
+  });
+  const watcher: Watcher = new Watcher({
+    open: (signal) => {
+      if (!validId(address.id)) throw new Problem('bad_name');
+      return openSession({
+        endpoint: whepUrl(address),
+        token: address.token,
+        signal,
+        attach: (stream) => view.attach(stream),
+        onFigures: (f) => view.setFigures(f),
+        onPath: (ok) => view.setPath(ok),
+        onClosing: () => view.freeze(),
+      });
+    },
+    waitForStart: (signal) =>
+      waitForStart({ url: socketUrl(address, location), streamId: address.id, token: address.token, signal }),
+  }, (s: WatchStatus) => {
+    view.setStatus(s);
+    // For measuring: milliseconds from the page's first script to the first picture.
+    if (s.state === 'live') document.body.dataset['firstFrameMs'] ??= (performance.now() - opened).toFixed(0);
+  });
+  if (o.autoplay) watcher.start();
+  else view.askToStart();
+  addEventListener('online', () => watcher.retryNow());
+  addEventListener('pagehide', () => void watcher.stop());
+  addEventListener('pageshow', (e) => {
+    if (e.persisted) watcher.start(); // back from the browser's page cache
+  });
+}

@@ -1,0 +1,102 @@
+/** One WHEP session into a video element. */
+import { Link } from '../wire/link.js';
+import { Problem } from '../wire/problem.js';
+import { withStereo } from '../wire/sdp.js';
+import { figuresOf, sampleOf, StallDetector, type Entry, type Figures, type Sample } from '../wire/stats.js';
+import type { WatchSession } from './watcher.js';
+
+/** Media that stays away this long ends a session: before the first picture, and after it (ms). */
+const FIRST_MEDIA_LIMIT = 8000;
+const STALL_LIMIT = 3000;
+const POLL_EVERY = 1000;
+
+export interface SessionOptions {
+  endpoint: string;
+  token: string;
+  signal: AbortSignal;
+  /** Shows the stream; resolves when its first frame is on the screen. */
+  attach(stream: MediaStream): Promise<void>;
+  onFigures(f: Figures): void;
+  onPath(ok: boolean): void;
+  /** The picture is about to go: keep its last frame. */
+  onClosing(): void;
+}
+
+/** Opens a session; returns when the server has answered. Throws a Problem. */
+export async function openSession(o: SessionOptions): Promise<WatchSession> {
+  if (typeof RTCPeerConnection === 'undefined') throw new Problem('unsupported_browser');
+  const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+  const stream = new MediaStream();
+  for (const kind of ['video', 'audio'] as const) {
+    const { receiver } = pc.addTransceiver(kind, { direction: 'recvonly' });
+    playAtOnce(receiver);
+  }
+  pc.ontrack = (e) => stream.addTrack(e.track);
+  const link = await Link.open({
+    endpoint: o.endpoint,
+    token: o.token,
+    pc,
+    signal: o.signal,
+    trickleAfter: 1000, // the server knows us from our checks; candidates help only where those do not arrive
+    restarts: false,
+    prepare: withStereo,
+    onPath: o.onPath,
+    onClosing: o.onClosing,
+  });
+  return new PlaySession(pc, link, stream, o);
+}
+
+/** Live means now: ask for the smallest buffer the network allows. */
+function playAtOnce(receiver: RTCRtpReceiver): void {
+  const r = receiver as RTCRtpReceiver & { jitterBufferTarget?: number | null; playoutDelayHint?: number | null };
+  if ('jitterBufferTarget' in r) r.jitterBufferTarget = 0;
+  if ('playoutDelayHint' in r) r.playoutDelayHint = 0;
+}
+
+class PlaySession implements WatchSession {
+  readonly started: Promise<void>;
+  readonly ended: Promise<Problem>;
+  private readonly timer: ReturnType<typeof setInterval>;
+  private readonly stall = new StallDetector();
+  private prev: Sample | undefined;
+  private first!: () => void;
+  private over!: (why: Problem) => void;
+  private playing = false;
+
+  constructor(
+    private readonly pc: RTCPeerConnection,
+    private readonly link: Link,
+    stream: MediaStream,
+    private readonly o: SessionOptions,
+  ) {
+    const media = new Promise<void>((resolve) => (this.first = resolve));
+    this.started = Promise.race([media, link.connected.then(() => media)]);
+    this.started.catch(() => {}); // ended says it too
+    const stalled = new Promise<Problem>((resolve) => (this.over = resolve));
+    this.ended = Promise.race([link.ended, stalled, link.connected.then(() => stalled, (p: Problem) => p)]);
+    void o.attach(stream).then(() => this.begin());
+    this.timer = setInterval(() => void this.poll(), POLL_EVERY);
+  }
+
+  close(): void {
+    clearInterval(this.timer);
+    this.link.close();
+  }
+
+  private begin(): void {
+    this.playing = true;
+    this.first();
+  }
+
+  private async poll(): Promise<void> {
+    const entries: Entry[] = [];
+    (await this.pc.getStats()).forEach((e: Entry) => entries.push(e));
+    const now = sampleOf(entries, performance.now());
+    const still = this.stall.feed(now.bytes);
+    if (still >= (this.playing ? STALL_LIMIT : FIRST_MEDIA_LIMIT)) this.over(new Problem('no_media', 'no media arrives'));
+    // Sound alone never makes a frame, and a paused element shows none.
+    if (!this.playing && now.bytes > 0 && this.prev !== undefined && this.prev.bytes > 0) this.begin();
+    if (this.prev !== undefined) this.o.onFigures(figuresOf(entries, this.prev, now));
+    this.prev = now;
+  }
+}

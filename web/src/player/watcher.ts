@@ -1,0 +1,159 @@
+/** Keeps a viewer watching: opens sessions, waits for streams that are offline, comes back after every loss. */
+import { Backoff, sleep } from '../wire/backoff.js';
+import { asProblem, isPassing, Problem } from '../wire/problem.js';
+
+export type WatchState = 'connecting' | 'live' | 'reconnecting' | 'waiting' | 'error';
+
+export interface WatchStatus {
+  state: WatchState;
+  problem?: Problem;
+  /** Whether the page goes on trying by itself. */
+  retrying: boolean;
+  /** Whether a picture has been seen, so that the last one can stay. */
+  seen: boolean;
+}
+
+/** One try at watching. */
+export interface WatchSession {
+  /** Resolves at the first picture or sound; rejects with a Problem when it can't come. */
+  started: Promise<void>;
+  /** Resolves with the reason when media has stopped for good. */
+  ended: Promise<Problem>;
+  close(): void;
+}
+
+export interface WatchDeps {
+  open(signal: AbortSignal): Promise<WatchSession>;
+  /** Resolves when an offline stream is worth another try. */
+  waitForStart(signal: AbortSignal): Promise<void>;
+  backoff?: Backoff;
+}
+
+export class Watcher {
+  private life = new AbortController();
+  private nudge = new AbortController();
+  private running: Promise<void> = Promise.resolve();
+  private seen = false;
+  private readonly backoff: Backoff;
+
+  constructor(
+    private readonly deps: WatchDeps,
+    private readonly onStatus: (s: WatchStatus) => void,
+  ) {
+    this.backoff = deps.backoff ?? new Backoff();
+  }
+
+  start(): void {
+    this.life.abort();
+    this.life = new AbortController();
+    const { signal } = this.life;
+    this.running = this.running.then(() => this.run(signal));
+  }
+
+  stop(): Promise<void> {
+    this.life.abort();
+    return this.running;
+  }
+
+  /** Tries again at once, whatever it is waiting for: the network is back, or the viewer asked. */
+  retryNow(): void {
+    this.backoff.reset();
+    this.nudge.abort();
+  }
+
+  private async run(signal: AbortSignal): Promise<void> {
+    let failed: Problem | undefined;
+    while (!signal.aborted) {
+      // While it keeps failing the reason stays on the screen instead of flickering with each try.
+      if (failed === undefined) this.set(this.seen ? 'reconnecting' : 'connecting');
+      const why = await this.watchOnce(signal);
+      if (signal.aborted) return;
+      failed = await this.recover(why, failed, signal);
+    }
+  }
+
+  /** One session from begin to end; returns why it ended. */
+  private async watchOnce(signal: AbortSignal): Promise<{ problem: Problem; live: boolean }> {
+    let session: WatchSession | undefined;
+    let live = false;
+    try {
+      session = await this.deps.open(signal);
+      const early = await Promise.race([session.started, session.ended]);
+      if (early instanceof Problem) return { problem: early, live };
+      live = this.seen = true;
+      this.backoff.reset();
+      if (!signal.aborted) this.set('live');
+      return { problem: await session.ended, live };
+    } catch (err) {
+      return { problem: asProblem(err), live };
+    } finally {
+      session?.close();
+    }
+  }
+
+  /** Waits for as long as the problem asks; returns it when it should stay on the screen. */
+  private async recover(
+    { problem, live }: { problem: Problem; live: boolean },
+    before: Problem | undefined,
+    signal: AbortSignal,
+  ): Promise<Problem | undefined> {
+    this.nudge = new AbortController();
+    const either = [signal, this.nudge.signal];
+    if (problem.code === 'stream_offline') {
+      this.set('waiting');
+      return this.waitOffline(signal);
+    }
+    if (live) {
+      this.set('reconnecting', undefined, true);
+      await sleep(this.backoff.next(), ...either);
+      return undefined;
+    }
+    if (!isPassing(problem.code)) {
+      this.set('error', problem);
+      await aborted(either);
+      return undefined;
+    }
+    // Somebody who was watching is told only when it is not over with the first try.
+    const quiet = this.seen && before === undefined && problem.code !== 'node_full';
+    if (quiet) this.set('reconnecting', undefined, true);
+    else this.set(this.seen ? 'reconnecting' : 'error', problem, true);
+    await sleep(Math.max(this.backoff.next(), problem.retryAfter), ...either);
+    return problem;
+  }
+
+  private async waitOffline(signal: AbortSignal): Promise<Problem | undefined> {
+    const began = Date.now();
+    const either = anyOf(signal, this.nudge.signal);
+    try {
+      await this.deps.waitForStart(either);
+    } catch (err) {
+      if (signal.aborted) return undefined;
+      const problem = asProblem(err);
+      this.set('error', problem);
+      await aborted([signal, this.nudge.signal]);
+      return undefined;
+    }
+    // A server that says "started" and "offline" in turn must not be asked in a tight loop.
+    if (Date.now() - began < 500 && !either.aborted) await sleep(this.backoff.next(), either);
+    else this.backoff.reset();
+    return undefined;
+  }
+
+  private set(state: WatchState, problem?: Problem, retrying = state !== 'error'): void {
+    this.onStatus({ state, retrying, seen: this.seen, ...(problem === undefined ? {} : { problem }) });
+  }
+}
+
+function aborted(signals: AbortSignal[]): Promise<void> {
+  return sleep(2 ** 31 - 1, ...signals);
+}
+
+/** AbortSignal.any, which browsers of 2022 lack. */
+function anyOf(...signals: AbortSignal[]): AbortSignal {
+  const c = new AbortController();
+  for (const s of signals) {
+    if (s.aborted) c.abort();
+    else s.addEventListener('abort', () => c.abort(), { once: true, signal: c.signal });
+  }
+  return c.signal;
+}

@@ -1,0 +1,107 @@
+/** Keeps a stream published: opens WHIP sessions, comes back after every loss, stops for what won't pass. */
+import { Backoff, sleep } from '../wire/backoff.js';
+import { asProblem, isPassing, Problem } from '../wire/problem.js';
+
+export type PublishState = 'idle' | 'connecting' | 'live' | 'reconnecting' | 'error';
+
+export interface PublishStatus {
+  state: PublishState;
+  problem?: Problem;
+}
+
+/** One try at publishing. */
+export interface PublishSession {
+  /** Resolves when media can flow; rejects with a Problem. */
+  connected: Promise<void>;
+  ended: Promise<Problem>;
+  close(): void;
+}
+
+export interface PublishDeps {
+  /** onPath is told when the session's path is lost for the moment, and when it is back. */
+  open(signal: AbortSignal, onPath: (ok: boolean) => void): Promise<PublishSession>;
+  backoff?: Backoff;
+}
+
+/** The server may take our own last session for somebody else until it falls silent: so often it is asked again. */
+const IN_USE_TRIES = 6;
+
+export class Publisher {
+  private life: AbortController | undefined;
+  private nudge = new AbortController();
+  private running: Promise<void> = Promise.resolve();
+  private readonly backoff: Backoff;
+
+  constructor(
+    private readonly deps: PublishDeps,
+    private readonly onStatus: (s: PublishStatus) => void,
+  ) {
+    this.backoff = deps.backoff ?? new Backoff();
+  }
+
+  get active(): boolean {
+    return this.life !== undefined && !this.life.signal.aborted;
+  }
+
+  start(): void {
+    this.life?.abort();
+    const life = new AbortController();
+    this.life = life;
+    this.running = this.running.then(() => this.run(life));
+  }
+
+  /** Ends the stream; returns when the session is closed. */
+  stop(): Promise<void> {
+    const was = this.active;
+    this.life?.abort();
+    if (was) this.onStatus({ state: 'idle' });
+    return this.running;
+  }
+
+  retryNow(): void {
+    this.backoff.reset();
+    this.nudge.abort();
+  }
+
+  private async run(life: AbortController): Promise<void> {
+    const { signal } = life;
+    let lived = false;
+    let inUse = 0;
+    while (!signal.aborted) {
+      this.onStatus({ state: lived ? 'reconnecting' : 'connecting' });
+      const result = await this.publishOnce(signal);
+      if (signal.aborted) return;
+      lived ||= result.live;
+      inUse = result.problem.code === 'stream_in_use' ? inUse + 1 : 0;
+      const again = lived && (result.live || isPassing(result.problem.code) || (inUse > 0 && inUse <= IN_USE_TRIES));
+      if (!again) {
+        life.abort();
+        return this.onStatus({ state: 'error', problem: result.problem });
+      }
+      const problem = result.live ? undefined : result.problem;
+      this.onStatus({ state: 'reconnecting', ...(problem === undefined ? {} : { problem }) });
+      this.nudge = new AbortController();
+      await sleep(Math.max(this.backoff.next(), result.problem.retryAfter), signal, this.nudge.signal);
+    }
+  }
+
+  private async publishOnce(signal: AbortSignal): Promise<{ problem: Problem; live: boolean }> {
+    let session: PublishSession | undefined;
+    let live = false;
+    const onPath = (ok: boolean): void => {
+      if (live && !signal.aborted) this.onStatus({ state: ok ? 'live' : 'reconnecting' });
+    };
+    try {
+      session = await this.deps.open(signal, onPath);
+      await session.connected;
+      live = true;
+      this.backoff.reset();
+      if (!signal.aborted) this.onStatus({ state: 'live' });
+      return { problem: await session.ended, live };
+    } catch (err) {
+      return { problem: asProblem(err), live };
+    } finally {
+      session?.close();
+    }
+  }
+}

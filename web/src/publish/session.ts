@@ -1,0 +1,100 @@
+/** One WHIP session from camera, microphone or screen. */
+import { Link } from '../wire/link.js';
+import { Problem } from '../wire/problem.js';
+import { withStartBitrate } from '../wire/sdp.js';
+import { figuresOf, sampleOf, type Entry, type Figures, type Sample } from '../wire/stats.js';
+import type { PublishSession } from './publisher.js';
+import type { Quality } from './quality.js';
+
+const POLL_EVERY = 1000;
+/** A first picture that is good, on networks that are not (kbit/s). */
+const START_LIMIT = 2500;
+/** Plenty for voice; music at 96 kbit/s stereo is transparent for most. */
+const AUDIO_BITRATE = 96_000;
+
+export interface SendOptions {
+  endpoint: string;
+  token: string;
+  video: MediaStreamTrack | null;
+  audio: MediaStreamTrack | null;
+  quality: Quality;
+  onFigures(f: Figures): void;
+}
+
+export class SendSession implements PublishSession {
+  readonly connected: Promise<void>;
+  readonly ended: Promise<Problem>;
+  private readonly timer: ReturnType<typeof setInterval>;
+  private prev: Sample | undefined;
+
+  /** Posts the offer; returns when the server has answered. Throws a Problem. */
+  static async open(o: SendOptions, signal: AbortSignal, onPath: (ok: boolean) => void): Promise<SendSession> {
+    if (o.video === null && o.audio === null) throw new Problem('nothing_to_send');
+    const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+    const streams = [new MediaStream()]; // one msid, so that players keep lips and voice together
+    if (o.audio !== null) {
+      pc.addTransceiver(o.audio, { direction: 'sendonly', streams, sendEncodings: [{ maxBitrate: AUDIO_BITRATE }] });
+    }
+    if (o.video !== null) {
+      const { bitrate, fps } = o.quality;
+      pc.addTransceiver(o.video, { direction: 'sendonly', streams, sendEncodings: [{ maxBitrate: bitrate, maxFramerate: fps }] });
+    }
+    const link = await Link.open({
+      endpoint: o.endpoint,
+      token: o.token,
+      pc,
+      signal,
+      trickleAfter: 0,
+      restarts: true,
+      prepareAnswer: (sdp) => withStartBitrate(sdp, Math.min(o.quality.bitrate / 1000, START_LIMIT)),
+      onPath,
+    });
+    const session = new SendSession(pc, link, o);
+    await session.setQuality(o.quality);
+    return session;
+  }
+
+  private constructor(private readonly pc: RTCPeerConnection, private readonly link: Link, private readonly o: SendOptions) {
+    this.connected = link.connected;
+    this.ended = link.ended;
+    this.timer = setInterval(() => void this.poll(), POLL_EVERY);
+  }
+
+  close(): void {
+    clearInterval(this.timer);
+    this.link.close();
+  }
+
+  /** Sends another track in place of the present one; false when the session has none of that kind. */
+  async replace(kind: 'video' | 'audio', track: MediaStreamTrack | null): Promise<boolean> {
+    const sender = this.sender(kind);
+    if (sender === undefined) return track === null;
+    await sender.replaceTrack(track);
+    return true;
+  }
+
+  async setQuality(q: Quality): Promise<void> {
+    const sender = this.sender('video');
+    if (sender === undefined) return;
+    const p = sender.getParameters();
+    // A screen must stay readable; a camera must stay smooth.
+    p.degradationPreference = sender.track?.contentHint === 'detail' ? 'maintain-resolution' : 'maintain-framerate';
+    for (const e of p.encodings) {
+      e.maxBitrate = q.bitrate;
+      e.maxFramerate = q.fps;
+    }
+    await sender.setParameters(p).catch(() => {}); // older browsers refuse members they don't know: their defaults hold
+  }
+
+  private sender(kind: 'video' | 'audio'): RTCRtpSender | undefined {
+    return this.pc.getTransceivers().find((t) => t.receiver.track.kind === kind)?.sender;
+  }
+
+  private async poll(): Promise<void> {
+    const entries: Entry[] = [];
+    (await this.pc.getStats()).forEach((e: Entry) => entries.push(e));
+    const now = sampleOf(entries, performance.now());
+    if (this.prev !== undefined) this.o.onFigures(figuresOf(entries, this.prev, now));
+    this.prev = now;
+  }
+}
