@@ -10,10 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"sluice/media"
 )
@@ -83,8 +80,7 @@ func startFeed(ctx context.Context, p *plan) (_ *feed, err error) {
 	f.cmd.Dir = dir
 	f.cmd.Stderr = &f.stderr
 	f.cmd.ExtraFiles = theirs
-	f.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C in the terminal is ours to handle
-	f.cmd.Cancel = func() error { return syscall.Kill(-f.cmd.Process.Pid, syscall.SIGKILL) }
+	ownGroup(f.cmd)
 	f.cmd.WaitDelay = time.Second
 	if err := f.cmd.Start(); err != nil {
 		return nil, needFFmpeg(err)
@@ -107,19 +103,6 @@ func (f *feed) release() {
 		t.Close()
 	}
 	os.RemoveAll(f.dir)
-}
-
-func socketPair() (ours, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := unix.SetNonblock(fds[0], true); err != nil { // so that Close ends a Read
-		unix.Close(fds[0])
-		unix.Close(fds[1])
-		return nil, nil, err
-	}
-	return os.NewFile(uintptr(fds[0]), "rtp"), os.NewFile(uintptr(fds[1]), "rtp"), nil
 }
 
 // needFFmpeg tells what to install when a program of FFmpeg is missing.

@@ -113,6 +113,9 @@ func trackEntry(number int, kind media.Kind, codec string, channels uint16, rate
 		t.TrackType = 2
 		t.Audio = &webm.Audio{SamplingFrequency: float64(rate), Channels: uint64(max(1, channels))}
 	}
+	if need := map[string]int{"h264": 2, "h265": 3, "av1": 1}[strings.ToLower(codec)]; len(p.sets) < need {
+		return t, fmt.Errorf("the %s stream has sent no parameter sets", codec)
+	}
 	var err error
 	switch strings.ToLower(codec) {
 	case "h264":

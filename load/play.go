@@ -21,7 +21,7 @@ type PlayConfig struct {
 	URL      string         // WHEP endpoint
 	Token    string         // bearer token, may be empty
 	Insecure bool           // take any certificate
-	Roots    *x509.CertPool // certificates to trust; nil: the system\'s
+	Roots    *x509.CertPool // certificates to trust; nil: the system's
 	Duration time.Duration  // from the first packet on; 0: until ctx ends
 	Out      string         // Matroska or WebM file to write, may be empty
 

@@ -35,7 +35,7 @@ type PublishConfig struct {
 	Source   string         // file, or TestPattern
 	Token    string         // bearer token, may be empty
 	Insecure bool           // take any certificate
-	Roots    *x509.CertPool // certificates to trust; nil: the system\'s
+	Roots    *x509.CertPool // certificates to trust; nil: the system's
 
 	Width, Height int  // pixels of the test pattern; 0: 1280x720
 	FPS           int  // of the test pattern; 0: 30

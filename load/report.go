@@ -123,7 +123,7 @@ func (s *TrackStats) rows(row func(name, format string, a ...any)) {
 		return
 	}
 	row("  latency", "p50 %s, p95 %s, p99 %s, max %s", l.P50, l.P95, l.P99, l.Max)
-	if l.Ahead > 0 {
+	if l.Ahead > l.Frames/20 {
 		row("  ", "%d frames arrived before they were captured: the clocks of publisher and viewer disagree", l.Ahead)
 	}
 }

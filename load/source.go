@@ -47,7 +47,7 @@ func patternPlan(cfg *PublishConfig, now time.Time) *plan {
 	least := "st(0,if(N,min(ld(0),RTCTIME-T*1000000),RTCTIME-T*1000000))"
 	at := fmt.Sprintf("(T+(ld(0)-%d)/1000000)/TB", start.UnixMicro())
 	stamp := fmt.Sprintf("setpts='%s;if(N,max(PREV_OUTPTS+1,%s),%s)'", least, at, at)
-	const settle = 0.2 // seconds
+	const settle = 0.3 // seconds
 	midnight := time.Date(start.Year(), start.Month(), start.Day(), 0, 0, 0, 0, start.Location())
 	clock := fmt.Sprintf(`%%{pts\:hms\:%d\:24HH}`, int(start.Sub(midnight).Seconds()))
 	size := max(12, cfg.Height/8)
