@@ -1,0 +1,218 @@
+// Package relay serves this node's streams to other nodes, over QUIC (docs/protocols/relay.md).
+//
+// Locks: the hub's stream lock before subscription.mu before lane.mu.
+//
+// Imports: media, relay, stream.
+package relay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	wire "sluice/relay"
+	"sluice/stream"
+)
+
+// Config of a Relay.
+type Config struct {
+	Hub      *stream.Hub
+	Identity *wire.Identity
+	Listen   string // UDP host:port; port 0 takes a free one
+	Node     string // id of this node
+
+	// Known says whether a key is that of a node of the cluster. It is asked once for each handshake, from many
+	// goroutines; for a key that it does not know it may look the registry up within its context, which
+	// ends after a second. When many were refused within a second it is not asked for new keys any more.
+	Known func(ctx context.Context, key string) bool
+
+	MaxSubscriptions int // of all peers together; default 10,000
+
+	Log *slog.Logger // default slog.Default()
+}
+
+// Relay is the way out to other nodes.
+type Relay struct {
+	cfg  Config
+	gate gate
+
+	udp       net.PacketConn
+	transport *quic.Transport
+	listener  *quic.Listener
+
+	wg sync.WaitGroup
+
+	mu    sync.Mutex
+	peers map[string]*quic.Conn // by key: a node has one connection, its newest
+	subs  map[*subscription]struct{}
+
+	stats struct{ subscriptions, cuts, bursts, messages atomic.Uint64 }
+}
+
+// Stats counts since the start.
+type Stats struct {
+	Subscriptions   uint64 // served
+	Cuts            uint64 // GOPs (or runs of sound) of which a slow peer lost the rest
+	DroppedBursts   uint64
+	DroppedMessages uint64
+}
+
+// New returns a relay that does nothing until Listen and Run.
+func New(cfg Config) *Relay {
+	cfg.MaxSubscriptions = cmp.Or(cfg.MaxSubscriptions, 10_000)
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
+	return &Relay{cfg: cfg, gate: gate{known: cfg.Known}, peers: map[string]*quic.Conn{}, subs: map[*subscription]struct{}{}}
+}
+
+// Listen binds the UDP port.
+func (r *Relay) Listen(ctx context.Context) error {
+	udp, err := new(net.ListenConfig).ListenPacket(ctx, "udp", r.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for relays: %w: is another node running on this port?", err)
+	}
+	tr := &quic.Transport{Conn: udp, VerifySourceAddress: func(net.Addr) bool { return r.gate.closed() }}
+	l, err := tr.Listen(r.cfg.Identity.ServerTLS(r.gate.admit), wire.ServerQUIC())
+	if err != nil {
+		_ = udp.Close()
+		return fmt.Errorf("listen for relays on %s: %w", udp.LocalAddr(), err)
+	}
+	r.udp, r.transport, r.listener = udp, tr, l
+	return nil
+}
+
+// Addr is the address that Listen bound.
+func (r *Relay) Addr() net.Addr { return r.udp.LocalAddr() }
+
+// Stats returns the counters.
+func (r *Relay) Stats() Stats {
+	return Stats{r.stats.subscriptions.Load(), r.stats.cuts.Load(), r.stats.bursts.Load(), r.stats.messages.Load()}
+}
+
+// Run serves peers until ctx ends, then closes their connections. Listen comes first.
+func (r *Relay) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer r.wg.Wait()
+	r.wg.Go(func() { r.complain(ctx) })
+	for {
+		conn, err := r.listener.Accept(ctx)
+		if err != nil {
+			cancel()
+			r.close()
+			if errors.Is(err, context.Canceled) || errors.Is(err, quic.ErrServerClosed) {
+				return nil
+			}
+			return fmt.Errorf("accept relays: %w", err)
+		}
+		r.admit(conn)
+		r.wg.Go(func() { r.serve(ctx, conn) })
+	}
+}
+
+// close says goodbye to every peer, so that it need not wait for a timeout, and unbinds.
+func (r *Relay) close() {
+	_ = r.listener.Close()
+	r.mu.Lock()
+	conns := make([]*quic.Conn, 0, len(r.peers))
+	for _, c := range r.peers {
+		conns = append(conns, c)
+	}
+	r.mu.Unlock()
+	for _, c := range conns {
+		_ = c.CloseWithError(wire.ConnClosing, "the node stops")
+	}
+	_ = r.transport.Close()
+	_ = r.udp.Close()
+}
+
+// admit makes a connection that of its node.
+func (r *Relay) admit(conn *quic.Conn) {
+	key := wire.PeerKey(conn.ConnectionState().TLS)
+	r.mu.Lock()
+	old := r.peers[key]
+	r.peers[key] = conn
+	r.mu.Unlock()
+	if old != nil {
+		_ = old.CloseWithError(wire.ConnReplaced, "the node has connected again")
+	}
+}
+
+// serve answers the subscriptions of one peer until its connection ends.
+func (r *Relay) serve(ctx context.Context, conn *quic.Conn) {
+	var wg sync.WaitGroup
+	defer func() {
+		_ = conn.CloseWithError(wire.ConnClosing, "")
+		wg.Wait()
+		key := wire.PeerKey(conn.ConnectionState().TLS)
+		r.mu.Lock()
+		if r.peers[key] == conn {
+			delete(r.peers, key)
+		}
+		r.mu.Unlock()
+	}()
+	for {
+		ctl, err := conn.AcceptStream(ctx)
+		if err != nil {
+			return // the peer left, or we do
+		}
+		wg.Go(func() {
+			s := &subscription{relay: r, conn: conn, ctl: ctl, out: wire.NewOutbox(), ended: make(chan wire.Code, 1)}
+			if err := s.serve(ctx); err != nil {
+				r.cfg.Log.Warn("relay subscription failed", "peer", s.node, "addr", conn.RemoteAddr(), "stream", s.key, "err", err)
+				if errors.Is(err, wire.ErrMalformed) {
+					_ = conn.CloseWithError(wire.ConnMalformed, err.Error())
+				}
+			}
+		})
+	}
+}
+
+// enter counts a subscription in; false when the node has too many.
+func (r *Relay) enter(s *subscription) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.subs) >= r.cfg.MaxSubscriptions {
+		return false
+	}
+	r.subs[s] = struct{}{}
+	r.stats.subscriptions.Add(1)
+	return true
+}
+
+func (r *Relay) leave(s *subscription) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.subs, s)
+}
+
+// complain logs what slow peers lost, once a second.
+func (r *Relay) complain(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		r.mu.Lock()
+		subs := make([]*subscription, 0, len(r.subs))
+		for s := range r.subs {
+			subs = append(subs, s)
+		}
+		r.mu.Unlock()
+		for _, s := range subs {
+			cuts, bursts, messages := s.cuts.Swap(0), s.bursts.Swap(0), s.messages.Swap(0)
+			if cuts+bursts+messages > 0 {
+				r.cfg.Log.Warn("relay peer is too slow", "peer", s.node, "stream", s.key, "gops", cuts, "bursts", bursts, "messages", messages)
+			}
+		}
+	}
+}

@@ -1,0 +1,260 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"sluice/media"
+	wire "sluice/relay"
+	"sluice/stream"
+)
+
+const (
+	greetWithin  = 3 * time.Second // a peer that opens a control stream says what it wants within
+	finishWithin = time.Second     // what is queued when a stream ends may be written for so long
+)
+
+// subscription is one stream that one peer takes. It is a subscriber of the hub.
+type subscription struct {
+	relay *Relay
+	conn  *quic.Conn
+	ctl   *quic.Stream
+	key   media.Key
+	node  string // the peer's id, as it says
+	out   *wire.Outbox
+	ended chan wire.Code
+	wg    sync.WaitGroup // lanes
+
+	mu         sync.Mutex
+	generation uint64
+	lanes      []*lane
+
+	cuts, bursts, messages atomic.Uint64 // lost, since last logged
+}
+
+// serve answers one control stream until either side ends it. An error says that the peer broke the rules.
+func (s *subscription) serve(ctx context.Context) error {
+	s.ctl.SetPriority(0, true)
+	_ = s.ctl.SetDeadline(time.Now().Add(greetWithin))
+	rd := wire.NewReader(s.ctl, wire.MaxControl)
+	code, err := s.greet(rd)
+	if err != nil {
+		s.ctl.CancelRead(wire.StreamMalformed)
+		s.ctl.CancelWrite(wire.StreamMalformed)
+		return err
+	}
+	if code != 0 {
+		return s.refuse(code)
+	}
+	if !s.relay.enter(s) {
+		return s.refuse(wire.Full)
+	}
+	defer s.relay.leave(s)
+	// The hub would pull a stream that it does not have. Two nodes that ask each other would do so for ever.
+	if _, ok := s.relay.cfg.Hub.Info(s.key); !ok {
+		return s.refuse(wire.Offline)
+	}
+	sub, err := s.relay.cfg.Hub.Subscribe(ctx, s.key, stream.SubscribeOptions{Subscriber: s, Relay: true})
+	if err != nil {
+		return s.refuse(wire.Offline)
+	}
+	_ = s.ctl.SetDeadline(time.Time{})
+	return s.run(ctx, rd, sub)
+}
+
+// greet reads what the peer wants. A code other than 0 says why it does not get it.
+func (s *subscription) greet(rd *wire.Reader) (wire.Code, error) {
+	hello, err := next[wire.Hello](rd)
+	if err != nil {
+		return 0, err
+	}
+	s.node = hello.Node
+	if hello.Version < 1 {
+		return wire.BadVersion, nil
+	}
+	ask, err := next[wire.Subscribe](rd)
+	s.key = ask.Key
+	return 0, err
+}
+
+// next reads a frame that must be of one type.
+func next[F wire.Frame](rd *wire.Reader) (want F, err error) {
+	b, err := rd.Next()
+	if err != nil {
+		return want, err
+	}
+	f, err := wire.ParseFrame(b)
+	if err != nil {
+		return want, err
+	}
+	got, ok := f.(F)
+	if !ok {
+		return want, fmt.Errorf("%w: %T instead of %T", wire.ErrMalformed, f, want)
+	}
+	return got, nil
+}
+
+func (s *subscription) hello() wire.Hello {
+	return wire.Hello{Version: wire.Version, Node: s.relay.cfg.Node}
+}
+
+// refuse answers a request with a reason, and nothing else.
+func (s *subscription) refuse(code wire.Code) error {
+	b := wire.AppendFrame(wire.AppendFrame(nil, s.hello()), wire.End{Code: code})
+	_, _ = s.ctl.Write(b)
+	_ = s.ctl.Close()
+	s.ctl.CancelRead(wire.StreamUnsubscribed)
+	return nil
+}
+
+// run serves an accepted subscription.
+func (s *subscription) run(ctx context.Context, rd *wire.Reader, sub *stream.Subscription) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer func() {
+		sub.Close() // from here on the hub calls nothing
+		cancel()
+		s.stop()
+		s.ctl.CancelRead(wire.StreamUnsubscribed)
+		s.ctl.CancelWrite(wire.StreamUnsubscribed) // nothing, when it was closed
+		wg.Wait()
+		s.wg.Wait()
+	}()
+	s.out.Put(s.hello())
+	s.begin(sub.Tracks(), true)
+	wg.Go(func() {
+		if s.out.Run(ctx, s.ctl) == nil {
+			_ = s.ctl.Close()
+		}
+	})
+	wg.Go(func() { s.finish(ctx) })
+	sub.Start()
+	for {
+		b, err := rd.Next()
+		if err != nil {
+			if errors.Is(err, wire.ErrMalformed) {
+				return err
+			}
+			return nil // the peer has enough, or is gone
+		}
+		f, err := wire.ParseFrame(b)
+		if err != nil {
+			return err
+		}
+		switch f := f.(type) {
+		case wire.Message:
+			sub.Send(media.Message(f))
+		case wire.KeyFrameRequest:
+			sub.RequestKeyFrame(f.Track)
+		}
+	}
+}
+
+// finish waits for the stream's end, lets what is queued out, and says why it ended.
+func (s *subscription) finish(ctx context.Context) {
+	var code wire.Code
+	select {
+	case <-ctx.Done():
+		return
+	case code = <-s.ended:
+	}
+	s.mu.Lock()
+	for _, l := range s.lanes {
+		l.finish()
+	}
+	s.mu.Unlock()
+	late := time.AfterFunc(finishWithin, s.stop)
+	s.wg.Wait() // nothing is added after End
+	late.Stop()
+	s.out.Put(wire.End{Code: code})
+	s.out.Close()
+	_ = s.ctl.SetDeadline(time.Now().Add(finishWithin)) // for the peer to hang up
+}
+
+// stop ends the lanes at once.
+func (s *subscription) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lanes {
+		l.stop()
+	}
+}
+
+// begin announces tracks and opens a lane for each. The first ones are those at the time of the subscription,
+// unless the hub was quicker with newer ones.
+func (s *subscription) begin(tracks []media.Track, first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if first && s.generation > 0 {
+		return
+	}
+	for _, l := range s.lanes {
+		l.stop()
+	}
+	s.lanes = nil
+	if err := wire.CheckTracks(tracks); err != nil {
+		s.relay.cfg.Log.Error("stream can't be relayed", "stream", s.key, "tracks", media.CodecNames(tracks), "err", err)
+		tracks = nil
+	}
+	s.generation++
+	s.out.Put(wire.Tracks{Generation: s.generation, Tracks: tracks})
+	for i, t := range tracks {
+		l := &lane{sub: s, header: wire.Header{Subscription: uint64(s.ctl.StreamID()), Generation: s.generation, Track: i},
+			audio: t.Kind == media.Audio, wake: make(chan struct{}, 1)}
+		s.lanes = append(s.lanes, l)
+		s.wg.Go(l.run)
+	}
+}
+
+// Tracks, GOP, Burst, Message and End are called by the hub.
+
+func (s *subscription) Tracks(tracks []media.Track) { s.begin(tracks, false) }
+
+func (s *subscription) GOP(cached []*media.Burst) {
+	for _, b := range cached {
+		s.lane(b.Track).cached(b)
+	}
+}
+
+func (s *subscription) Burst(b *media.Burst) { s.lane(b.Track).push(b) }
+
+func (s *subscription) lane(track int) *lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if track < len(s.lanes) {
+		return s.lanes[track]
+	}
+	return nil
+}
+
+func (s *subscription) Message(m media.Message) {
+	if !s.out.Put(wire.Message(m)) {
+		s.messages.Add(1)
+		s.relay.stats.messages.Add(1)
+	}
+}
+
+func (s *subscription) End(reason error) {
+	code := wire.Stopped
+	switch {
+	case errors.Is(reason, stream.ErrLeaseLost):
+		code = wire.Moved
+	case errors.Is(reason, stream.ErrClosing):
+		code = wire.Closing
+	}
+	s.ended <- code // has room: End is the last call
+}
+
+// lost counts what a lane gave up.
+func (s *subscription) lost(cuts, bursts int) {
+	s.cuts.Add(uint64(cuts))
+	s.bursts.Add(uint64(bursts))
+	s.relay.stats.cuts.Add(uint64(cuts))
+	s.relay.stats.bursts.Add(uint64(bursts))
+}

@@ -1,0 +1,189 @@
+// Package relay brings streams from the nodes they are published to into this node's hub, over QUIC
+// (docs/protocols/relay.md). Viewers keep their sessions when such a node dies and the stream comes back elsewhere.
+//
+// Locks: the hub's stream lock before upstream.mu before lane.mu; Relay.mu and peer.mu nest with none.
+//
+// Imports: media, relay, stream.
+package relay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"sluice/media"
+	wire "sluice/relay"
+	"sluice/stream"
+)
+
+// Source is where a stream can be had.
+type Source struct {
+	Addr  string // host:port of the node's relay (UDP)
+	Key   string // of the node's relay, as in the registry
+	Node  string // its id
+	Epoch int64  // of its lease on the stream
+}
+
+// Config of a Relay.
+type Config struct {
+	Hub      *stream.Hub
+	Identity *wire.Identity
+	Node     string // id of this node
+
+	// Lookup asks the registry who publishes a stream at this moment; nobody: an error that wraps
+	// stream.ErrOffline. It is called once for each Pull, and again when the upstream was lost or is silent.
+	Lookup func(ctx context.Context, key media.Key) (Source, error)
+
+	Grace time.Duration // a stream that was lost is looked for so long; default 10 s
+
+	Log *slog.Logger // default slog.Default()
+}
+
+const (
+	pullWithin   = 3 * time.Second         // a Pull succeeds or fails within
+	attachWithin = 1500 * time.Millisecond // the same for each attempt to find a lost stream again
+	retryLeast   = 200 * time.Millisecond  // pause between attempts, doubled up to retryMost
+	retryMost    = time.Second
+	silence      = 2 * time.Second // without media, the registry is asked whether the stream has moved,
+	askEvery     = 5 * time.Second // and again
+)
+
+// Relay is the way in from other nodes.
+type Relay struct {
+	cfg Config
+
+	ctx    context.Context // of everything that goes on; ends with Run
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	udp      net.PacketConn
+	socket   *quic.Transport // bound with the first connection
+	peers    map[peerID]*peer
+	sessions map[media.Key]*session
+}
+
+// New returns a relay. Pull works at once, until Run ends.
+func New(cfg Config) *Relay {
+	cfg.Grace = cmp.Or(cfg.Grace, 10*time.Second)
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
+	r := &Relay{cfg: cfg, peers: map[peerID]*peer{}, sessions: map[media.Key]*session{}}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
+}
+
+// Run waits until ctx ends, then closes everything.
+func (r *Relay) Run(ctx context.Context) error {
+	<-ctx.Done()
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.cancel()
+	r.wg.Wait()
+	if r.socket != nil {
+		_ = r.socket.Close()
+		_ = r.udp.Close()
+	}
+	return nil
+}
+
+// start runs f in a goroutine that Run waits for; false when Run has ended.
+func (r *Relay) start(f func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	r.wg.Go(f)
+	return true
+}
+
+// Pull finds a stream, publishes it to the hub and keeps it there for as long as it is watched. It returns once the
+// stream's tracks are known. It is what stream.Config.Pull wants.
+func (r *Relay) Pull(ctx context.Context, key media.Key) error {
+	ctx, cancel := context.WithTimeout(ctx, pullWithin)
+	defer cancel()
+	defer context.AfterFunc(r.ctx, cancel)()
+	s := &session{relay: r, key: key, ended: make(chan error, 1), done: make(chan struct{})}
+	if err := r.enter(ctx, s); err != nil {
+		return fmt.Errorf("pull %s: %w", key, err)
+	}
+	err := s.attach(ctx)
+	if errors.Is(err, stream.ErrOffline) && s.found {
+		// The registry knows of a publisher before its node does, and after.
+		select {
+		case <-time.After(retryLeast):
+			err = s.attach(ctx)
+		case <-ctx.Done():
+		}
+	}
+	if err == nil && !r.start(s.run) {
+		s.leave(stream.ErrClosing)
+		err = stream.ErrClosing
+	}
+	if err != nil {
+		r.exit(s)
+		if !errors.Is(err, stream.ErrOffline) {
+			err = fmt.Errorf("%w: %w", stream.ErrOffline, err) // all that a viewer needs to know
+		}
+		return fmt.Errorf("pull %s: %w", key, err)
+	}
+	return nil
+}
+
+// enter makes s the session of its stream, after the one before has ended: the hub has given that one up.
+func (r *Relay) enter(ctx context.Context, s *session) error {
+	s.ctx, s.cancel = context.WithCancel(r.ctx)
+	for {
+		r.mu.Lock()
+		old := r.sessions[s.key]
+		if old == nil {
+			r.sessions[s.key] = s
+		}
+		r.mu.Unlock()
+		if old == nil {
+			return nil
+		}
+		old.cancel()
+		select {
+		case <-old.done:
+		case <-ctx.Done():
+			s.cancel()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// exit is the end of a session.
+func (r *Relay) exit(s *session) {
+	s.cancel()
+	r.mu.Lock()
+	delete(r.sessions, s.key)
+	r.mu.Unlock()
+	close(s.done)
+}
+
+// transport returns the UDP socket that all connections share.
+func (r *Relay) transport() (*quic.Transport, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, stream.ErrClosing
+	}
+	if r.socket == nil {
+		udp, err := net.ListenPacket("udp", ":0")
+		if err != nil {
+			return nil, fmt.Errorf("open a socket for relays: %w", err)
+		}
+		r.udp, r.socket = udp, &quic.Transport{Conn: udp}
+	}
+	return r.socket, nil
+}

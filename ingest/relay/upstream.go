@@ -1,0 +1,256 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"sluice/media"
+	wire "sluice/relay"
+	"sluice/stream"
+)
+
+// upstream is one subscription to one node, and what it publishes to the hub.
+type upstream struct {
+	session *session
+	peer    *peer
+	ctl     *quic.Stream
+	rd      *wire.Reader
+	out     *wire.Outbox
+	first   wire.Tracks // the node's answer
+	began   time.Time
+	after   int64         // Arrived of the last video burst from the upstream before; 0: there was none
+	done    chan struct{} // closed when the node ended the subscription, or is gone
+	err     error         // why; valid after done
+	wg      sync.WaitGroup
+	cancel  context.CancelFunc
+
+	generation atomic.Uint64 // of the tracks that are on the hub, or about to be
+
+	mu     sync.Mutex
+	tracks wire.Tracks
+	pub    *stream.Publisher
+	lanes  []*lane
+	early  []*gop // of tracks that are not announced yet
+	closed bool
+}
+
+// maxEarly bounds early; what comes when it is full is cancelled.
+const maxEarly = 2 * wire.MaxTracks
+
+// subscribe asks the node for the stream and waits for its answer.
+func (p *peer) subscribe(ctx context.Context, s *session) (*upstream, error) {
+	ctl, err := p.conn.OpenStream()
+	if err != nil {
+		return nil, fmt.Errorf("open control stream: %w", err)
+	}
+	ctl.SetPriority(0, true)
+	up := &upstream{session: s, peer: p, ctl: ctl, rd: wire.NewReader(ctl, wire.MaxControl), out: wire.NewOutbox(),
+		began: time.Now(), after: s.seen.Load(), done: make(chan struct{})}
+	p.mu.Lock()
+	p.ups[uint64(ctl.StreamID())] = up
+	p.mu.Unlock()
+	inTime := context.AfterFunc(ctx, func() { _ = ctl.SetDeadline(time.Now()) })
+	up.first, err = up.ask()
+	if !inTime() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		p.check(err)
+		up.hangUp()
+		return nil, fmt.Errorf("subscribe: %w", err)
+	}
+	return up, nil
+}
+
+// ask sends the request and reads the answer.
+func (up *upstream) ask() (tracks wire.Tracks, err error) {
+	b := wire.AppendFrame(nil, wire.Hello{Version: wire.Version, Node: up.session.relay.cfg.Node})
+	b = wire.AppendFrame(b, wire.Subscribe{Key: up.session.key})
+	if _, err := up.ctl.Write(b); err != nil {
+		return tracks, err
+	}
+	for tracks.Generation == 0 {
+		f, err := up.next()
+		if err != nil {
+			return tracks, err
+		}
+		switch f := f.(type) {
+		case wire.Hello:
+			if f.Version != wire.Version {
+				return tracks, fmt.Errorf("the node speaks version %d of the relay protocol, this one %d: update the older one", f.Version, wire.Version)
+			}
+		case wire.End:
+			return tracks, reason(f.Code)
+		case wire.Tracks:
+			tracks = f
+		}
+	}
+	return tracks, nil
+}
+
+func (up *upstream) next() (wire.Frame, error) {
+	b, err := up.rd.Next()
+	if err != nil {
+		return nil, err
+	}
+	return wire.ParseFrame(b)
+}
+
+// hangUp ends the control stream and takes no more media.
+func (up *upstream) hangUp() {
+	up.peer.mu.Lock()
+	delete(up.peer.ups, uint64(up.ctl.StreamID()))
+	up.peer.mu.Unlock()
+	up.ctl.CancelRead(wire.StreamUnsubscribed)
+	up.ctl.CancelWrite(wire.StreamUnsubscribed)
+}
+
+// publish puts the stream on the hub and begins to listen to the node.
+func (up *upstream) publish(ctx context.Context) error {
+	if err := up.adopt(ctx, up.first); err != nil {
+		return err
+	}
+	ctx, up.cancel = context.WithCancel(up.session.ctx)
+	up.wg.Go(func() { _ = up.out.Run(ctx, up.ctl) })
+	up.wg.Go(func() {
+		up.err = up.listen(ctx)
+		close(up.done)
+	})
+	return nil
+}
+
+// adopt publishes tracks, the first or others than before, and opens a lane for each.
+func (up *upstream) adopt(ctx context.Context, t wire.Tracks) error {
+	s := up.session
+	up.generation.Store(t.Generation)
+	pub, err := s.relay.cfg.Hub.Publish(ctx, s.key, stream.PublishOptions{
+		Tracks:            t.Tracks,
+		Relayed:           true,
+		OnKeyFrameRequest: func(track int) { up.wantKey(t.Generation, track) },
+		OnMessage:         func(m media.Message) { up.out.Put(wire.Message(m)) }, // dropped when the node takes no more
+		OnEnd: func(why error) {
+			if up.generation.Load() == t.Generation { // else this upstream has replaced it itself
+				select {
+				case s.ended <- why:
+				default:
+				}
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	up.mu.Lock()
+	for _, l := range up.lanes {
+		l.stop()
+	}
+	up.tracks, up.pub, up.lanes = t, pub, nil
+	if up.closed {
+		up.mu.Unlock()
+		return stream.ErrClosing
+	}
+	for i, track := range t.Tracks {
+		l := &lane{up: up, pub: pub, track: i, video: track.Kind == media.Video, wake: make(chan struct{}, 1)}
+		up.lanes = append(up.lanes, l)
+		up.wg.Go(l.run)
+	}
+	early := up.early
+	up.early = nil
+	up.mu.Unlock()
+	for _, g := range early {
+		up.offer(g)
+	}
+	return nil
+}
+
+// listen reads control frames until the subscription ends, and returns why it did.
+func (up *upstream) listen(ctx context.Context) error {
+	for {
+		f, err := up.next()
+		if err != nil {
+			up.peer.check(err)
+			if errors.Is(err, io.EOF) {
+				err = errors.New("the node ended the relay without a reason")
+			}
+			return err
+		}
+		switch f := f.(type) {
+		case wire.Tracks:
+			if f.Generation <= up.tracks.Generation { // only this goroutine writes it
+				return fmt.Errorf("%w: tracks of generation %d again", wire.ErrMalformed, f.Generation)
+			}
+			if err := up.adopt(ctx, f); err != nil {
+				return err
+			}
+		case wire.Message:
+			up.session.last.Store(time.Now().UnixNano())
+			up.pub.Message(media.Message(f))
+		case wire.End:
+			return reason(f.Code)
+		}
+	}
+}
+
+// joinWithin is how long the first GOP may take. Until it is there, viewers' wishes for a key frame are
+// no news to the node, which sends the GOP from its cache, or has asked its publisher itself.
+const joinWithin = time.Second
+
+// wantKey is called by the hub.
+func (up *upstream) wantKey(generation uint64, track int) {
+	up.mu.Lock()
+	coming := up.tracks.Generation != generation || track >= len(up.lanes) || !up.lanes[track].begun.Load()
+	up.mu.Unlock()
+	if !coming || time.Since(up.began) > joinWithin {
+		up.out.Put(wire.KeyFrameRequest{Track: track})
+	}
+}
+
+// offer takes a media stream.
+func (up *upstream) offer(g *gop) {
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	h := g.header
+	switch {
+	case up.closed || h.Generation < up.tracks.Generation || h.Generation == up.tracks.Generation && h.Track >= len(up.lanes):
+		g.st.CancelRead(wire.StreamUnsubscribed)
+	case h.Generation > up.tracks.Generation || up.pub == nil:
+		if len(up.early) >= maxEarly {
+			up.early[0].st.CancelRead(wire.StreamCut)
+			up.early = slices.Delete(up.early, 0, 1)
+		}
+		up.early = append(up.early, g)
+	default:
+		up.lanes[h.Track].offer(g)
+	}
+}
+
+// close ends the subscription and its publisher, for a reason that is the hub's business too.
+func (up *upstream) close(why error) {
+	up.hangUp()
+	up.mu.Lock()
+	up.closed = true
+	for _, l := range up.lanes {
+		l.stop()
+	}
+	for _, g := range up.early {
+		g.st.CancelRead(wire.StreamUnsubscribed)
+	}
+	up.early = nil
+	up.mu.Unlock()
+	if up.cancel != nil {
+		up.cancel()
+	}
+	up.wg.Wait()
+	if up.pub != nil {
+		up.pub.Close(why)
+	}
+	up.peer.release()
+}

@@ -1,0 +1,103 @@
+package relay
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"time"
+
+	"sluice/media"
+)
+
+// Header is the first frame of a media stream. The others are bursts.
+type Header struct {
+	Subscription uint64 // QUIC stream number of the control stream
+	Generation   uint64 // of the tracks
+	Track        int
+	GOP          uint64 // counts the media streams of this track and generation, from 0
+	Gap          bool   // something between the one before and this one was left out
+}
+
+const flagGap, flagKey = 1, 1
+
+// AppendHeader appends the frame with its length.
+func AppendHeader(dst []byte, h Header) []byte {
+	return framed(dst, func(dst []byte) []byte {
+		var flags byte
+		if h.Gap {
+			flags |= flagGap
+		}
+		dst = binary.AppendUvarint(append(dst, flags), h.Subscription)
+		dst = binary.AppendUvarint(dst, h.Generation)
+		dst = binary.AppendUvarint(dst, uint64(h.Track))
+		return binary.AppendUvarint(dst, h.GOP)
+	})
+}
+
+// ParseHeader reads what Reader.Next returned.
+func ParseHeader(b []byte) (Header, error) {
+	c := cursor{b: b}
+	h := Header{Gap: c.u8()&flagGap != 0}
+	h.Subscription = c.uvarint(math.MaxUint64)
+	h.Generation = c.uvarint(math.MaxUint64)
+	h.Track = int(c.uvarint(MaxTracks - 1))
+	h.GOP = c.uvarint(math.MaxUint64 - 1)
+	if c.bad {
+		return Header{}, fmt.Errorf("%w: media header of %d bytes", ErrMalformed, len(b))
+	}
+	return h, nil
+}
+
+// maxAge bounds the age that a burst may claim.
+const maxAge = time.Hour
+
+// AppendBurst appends the frame with its length. age is the time since the burst arrived
+// at the node that the stream was published to, without the time on the wire.
+func AppendBurst(dst []byte, b *media.Burst, age time.Duration) []byte {
+	return framed(dst, func(dst []byte) []byte {
+		var flags byte
+		if b.Key {
+			flags |= flagKey
+		}
+		dst = binary.BigEndian.AppendUint32(append(dst, flags), b.Timestamp)
+		dst = binary.BigEndian.AppendUint64(dst, uint64(b.Captured))
+		dst = binary.AppendUvarint(dst, uint64(min(max(age, 0), maxAge).Microseconds()))
+		dst = binary.AppendUvarint(dst, uint64(len(b.Packets)))
+		for i := range b.Packets {
+			p := &b.Packets[i]
+			n := uint64(len(p.Payload)) << 1
+			if p.Marker {
+				n |= 1
+			}
+			dst = binary.BigEndian.AppendUint16(dst, p.Seq)
+			dst = binary.AppendUvarint(dst, n)
+			dst = append(dst, p.Payload...)
+		}
+		return dst
+	})
+}
+
+// ParseBurst reads what Reader.Next returned. The burst shares no memory with it, and belongs to the caller.
+func ParseBurst(track int, frame []byte) (*media.Burst, time.Duration, error) {
+	c := cursor{b: frame}
+	flags := c.u8()
+	b := media.NewBurst(track, c.u32())
+	b.Key = flags&flagKey != 0
+	b.Captured = int64(c.u64())
+	age := time.Duration(c.uvarint(uint64(maxAge.Microseconds()))) * time.Microsecond
+	n := c.uvarint(media.MaxPackets)
+	for range n {
+		seq := c.u16()
+		size := c.uvarint(media.MaxPayload<<1 | 1)
+		payload := c.bytes(size >> 1)
+		if c.bad {
+			break
+		}
+		b.Append(seq, size&1 != 0, payload)
+	}
+	if c.bad || n == 0 || len(c.b) > 0 {
+		b.Release()
+		return nil, 0, fmt.Errorf("%w: burst of %d bytes", ErrMalformed, len(frame))
+	}
+	return b, age, nil
+}

@@ -1,0 +1,146 @@
+package relay
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"sluice/media"
+)
+
+// Frame is one frame of a control stream: a Hello, Subscribe, Tracks, Message, KeyFrameRequest or End.
+type Frame interface {
+	append(dst []byte) []byte
+}
+
+// Types of control frames.
+const (
+	typeHello = iota + 1
+	typeSubscribe
+	typeTracks
+	typeText
+	typeBinary
+	typeKeyFrame
+	typeEnd
+)
+
+// Hello is the first frame each way. The taker names the highest version it speaks, the
+// server the one that is used.
+type Hello struct {
+	Version uint64
+	Node    string // id of the sender, for logs
+}
+
+// Subscribe asks for a stream. The subscription is named by the QUIC stream number of its control stream.
+type Subscribe struct{ Key media.Key }
+
+// Tracks says what the stream consists of. Each set of tracks has a generation, beginning with 1; media streams name
+// theirs, because they may overtake this frame.
+type Tracks struct {
+	Generation uint64
+	Tracks     []media.Track
+}
+
+// Message is a message of the stream's data channel.
+type Message media.Message
+
+// KeyFrameRequest asks for a key frame of a track.
+type KeyFrameRequest struct{ Track int }
+
+// End is the last frame from the server: why the subscription is over, or was refused.
+type End struct{ Code Code }
+
+func (f Hello) append(dst []byte) []byte {
+	return appendText(binary.AppendUvarint(append(dst, typeHello), f.Version), f.Node)
+}
+
+func (f Subscribe) append(dst []byte) []byte {
+	return appendText(append(dst, typeSubscribe), f.Key.String())
+}
+
+func (f Tracks) append(dst []byte) []byte {
+	dst = binary.AppendUvarint(append(dst, typeTracks), f.Generation)
+	dst = binary.AppendUvarint(dst, uint64(len(f.Tracks)))
+	for _, t := range f.Tracks {
+		dst = append(dst, byte(t.Kind))
+		dst = appendText(dst, t.Codec.Name)
+		dst = binary.BigEndian.AppendUint32(dst, t.Codec.ClockRate)
+		dst = binary.BigEndian.AppendUint16(dst, t.Codec.Channels)
+		dst = appendText(dst, t.Codec.Fmtp)
+	}
+	return dst
+}
+
+func (f Message) append(dst []byte) []byte {
+	t := byte(typeText)
+	if f.Binary {
+		t = typeBinary
+	}
+	return append(append(dst, t), f.Data...)
+}
+
+func (f KeyFrameRequest) append(dst []byte) []byte {
+	return binary.AppendUvarint(append(dst, typeKeyFrame), uint64(f.Track))
+}
+
+func (f End) append(dst []byte) []byte { return append(dst, typeEnd, byte(f.Code)) }
+
+// AppendFrame appends a control frame with its length. A stream with more tracks, or a message with more bytes than the limits
+// above would be refused by the peer: callers check.
+func AppendFrame(dst []byte, f Frame) []byte { return framed(dst, f.append) }
+
+// ParseFrame reads what Reader.Next returned; the frame shares no memory with it. A frame of a type that is not
+// known is nil without an error, and so is what follows the known fields: both are for later versions.
+func ParseFrame(b []byte) (Frame, error) {
+	c := cursor{b: b}
+	var f Frame
+	switch t := c.u8(); t {
+	case typeHello:
+		f = Hello{Version: c.uvarint(math.MaxUint64), Node: c.text(maxName)}
+	case typeSubscribe:
+		key, err := media.ParseKey(c.text(2 * maxName))
+		if err != nil {
+			return nil, fmt.Errorf("%w: subscribe: %w", ErrMalformed, err)
+		}
+		f = Subscribe{Key: key}
+	case typeTracks:
+		f = c.tracks()
+	case typeText, typeBinary:
+		if len(c.b) > MaxMessage {
+			c.bad = true
+		}
+		f = Message{Binary: t == typeBinary, Data: bytes.Clone(c.b)}
+	case typeKeyFrame:
+		f = KeyFrameRequest{Track: int(c.uvarint(MaxTracks - 1))}
+	case typeEnd:
+		f = End{Code: Code(c.u8())}
+	}
+	if c.bad {
+		return nil, fmt.Errorf("%w: control frame of %d bytes", ErrMalformed, len(b))
+	}
+	return f, nil
+}
+
+func (c *cursor) tracks() Tracks {
+	f := Tracks{Generation: c.uvarint(math.MaxUint64)}
+	for range c.uvarint(MaxTracks) {
+		t := media.Track{Kind: media.Kind(c.u8())}
+		t.Codec.Name = c.text(maxName)
+		t.Codec.ClockRate = c.u32()
+		t.Codec.Channels = c.u16()
+		t.Codec.Fmtp = c.text(maxFmtp)
+		if t.Kind != media.Audio && t.Kind != media.Video || t.Codec.ClockRate == 0 || t.Codec.Name == "" {
+			c.bad = true
+		}
+		f.Tracks = append(f.Tracks, t)
+	}
+	return f
+}
+
+// CheckTracks refuses tracks that could not be sent.
+func CheckTracks(tracks []media.Track) error {
+	b := Tracks{Generation: 1, Tracks: tracks}.append(nil)
+	_, err := ParseFrame(b)
+	return err
+}
