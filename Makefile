@@ -93,4 +93,5 @@ docs: ## write again what is made from the code: docs/errors.md
 	go test -count=1 -run 'TestErrorsPage' . -update
 
 clean: ## remove what was built
-	rm -rf bin web/dist web/node_modules web/.test e2e/node_modules e2e/artifacts
+	rm -rf bin web/node_modules web/.test e2e/node_modules e2e/artifacts
+	find web/dist -mindepth 1 -not -name about.txt -delete # that one is in git: it lets Go compile without the pages

@@ -1,6 +1,6 @@
 // Command sluice is a real-time video cluster: every process of it, and the tools to run it.
 //
-// Imports: cluster, cluster/sqlite, internal/config, internal/lifecycle, media.
+// Imports: cluster, cluster/sqlite, gateway, internal/config, internal/lifecycle, load, media, node.
 package main
 
 import (
@@ -42,6 +42,10 @@ type cli struct {
 	Config string `help:"Configuration file; default: sluice.yaml in this folder, if there ($$SLUICE_CONFIG)." placeholder:"FILE"`
 
 	Up      upCmd      `cmd:"" help:"Run a whole cluster on this machine."`
+	Serve   serveCmd   `cmd:"" help:"Run one node: standalone, origin or edge."`
+	Gateway gatewayCmd `cmd:"" help:"Run the front door."`
+	Publish publishCmd `cmd:"" help:"Publish a file or a test pattern, as a user would."`
+	Play    playCmd    `cmd:"" help:"Watch a stream, as a user would, and report what was seen."`
 	Nodes   nodesCmd   `cmd:"" help:"List the nodes of a cluster."`
 	Streams streamsCmd `cmd:"" help:"List the streams of a cluster."`
 	Check   checkCmd   `cmd:"" help:"Find every mistake in a configuration file."`
@@ -55,6 +59,12 @@ func (c *cli) sections() []config.Setting {
 	add := func(path string, ptr any) { all = append(all, config.Settings(path, ptr)...) }
 	add("up", &c.Up.Up)
 	add("log", &c.Up.Log)
+	add("", &c.Serve.Shared)
+	add("node", &c.Serve.Node)
+	add("log", &c.Serve.Log)
+	add("", &c.Gateway.Shared)
+	add("gateway", &c.Gateway.Gateway)
+	add("log", &c.Gateway.Log)
 	return all
 }
 

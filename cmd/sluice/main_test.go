@@ -48,6 +48,13 @@ func TestRun(t *testing.T) {
 		{"check nothing", "check", nil, exitUsage, "", "sluice: there is no sluice.yaml in this folder; name a file: sluice check FILE\n"},
 		{"no cluster", "nodes", nil, exitFailed, "", "sluice: there is no cluster in .sluice: start one with sluice up, or name its registry with --store\n"},
 		{"no registry", "streams --store=sqlite:none.db", nil, exitFailed, "", "sluice: there is no registry none.db: start a cluster, or name another with --store\n"},
+		{"gateway without a certificate", "gateway", nil, exitUsage, "", "sluice: the gateway needs a certificate: give --certificate and --key (PEM files); sluice up makes its own\n"},
+		{"gateway with a bad address", "gateway --publish=here", nil, exitUsage, "", "sluice: --publish: \"here\" is not an address to listen on, such as :5080 or 127.0.0.1:5080 (see: sluice --help)\n"},
+		{"node with no such role", "serve --role=egde", nil, exitUsage, "", "sluice: --role must be one of…"},
+		{"node with no such application name", "serve --apps=live,a/b", nil, exitUsage, "", "sluice: --apps: name \"a/b\": …"},
+		{"play without a cluster", "play", nil, exitFailed, "", "sluice: no cluster runs in .sluice: start one with sluice up, or give a URL\n"},
+		{"publish to no name", "publish test-pattern stream1", nil, exitUsage, "", "sluice: stream \"stream1\" is not APP/ID: …"},
+		{"publish nothing", "publish", nil, exitUsage, "", "sluice: expected \"<source>\" (see: sluice --help)\n"},
 		{"no such store", "nodes --store=ftp://x", nil, exitUsage, "", "sluice: unknown kind of store \"ftp\": …"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -157,6 +157,7 @@ func (u *up) parts() []lifecycle.Part {
 			// Port 0: the node finds one and registers it, so that clusters fit side by side.
 			list = append(list, u.child(name, append([]string{"serve", "--role=" + string(role), "--id=" + name,
 				"--http=127.0.0.1:0", "--media=:0", "--relay=127.0.0.1:0", "--trusted-proxies=127.0.0.0/8,::1/128",
+				fmt.Sprint("--publish-url=:", u.cmd.PublishPort), fmt.Sprint("--play-url=:", u.cmd.PlayPort), "--limits-cpu=1", "--limits-memory=1", // they share the machine: none has room that another lacks
 				"--drain-deadline=" + drainIn.String()}, common...)))
 		}
 		return list

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"sluice/cluster"
+	"sluice/gateway"
+	"sluice/internal/config"
+	"sluice/internal/lifecycle"
+	"sluice/node"
+)
+
+// stopSlack is what a process may take to stop beyond the deadlines of its parts.
+const stopSlack = 10 * time.Second
+
+type serveCmd struct {
+	config.Shared `embed:""`
+	config.Node   `embed:""`
+	Log           config.Log `embed:"" prefix:"log-"`
+}
+
+// Run runs a node until the first signal, and then until it is drained.
+func (c *serveCmd) Run(p *process) (err error) {
+	credential, err := c.ICE.Credential.Value() // a file is read once, here
+	if err != nil {
+		return err
+	}
+	c.ICE.Credential = config.Secret(credential)
+	reg, err := openStore(p.ctx, c.Store)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reg.Close()) }()
+	log := newLog(p.err, c.Log)
+	n, err := node.New(c.Node, node.Deps{Registry: reg, Version: version, Log: log})
+	if err != nil {
+		return err
+	}
+	return lifecycle.Run(p.ctx, log, c.DrainDeadline+stopSlack, lifecycle.Part{Name: "node", Listen: n.Listen, Run: n.Run})
+}
+
+type gatewayCmd struct {
+	config.Shared  `embed:""`
+	config.Gateway `embed:""`
+	Log            config.Log `embed:"" prefix:"log-"`
+}
+
+// Run runs the gateway until the first signal.
+func (c *gatewayCmd) Run(p *process) (err error) {
+	if c.Certificate == "" || c.Key == "" {
+		return usageError{errors.New("the gateway needs a certificate: give --certificate and --key (PEM files); sluice up makes its own")}
+	}
+	trusted, err := config.Prefixes(c.TrustedProxies)
+	if err != nil {
+		return usageError{err}
+	}
+	reg, err := openStore(p.ctx, c.Store)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reg.Close()) }()
+	log := newLog(p.err, c.Log)
+	directory := cluster.NewDirectory(reg, log)
+	g := gateway.New(gateway.Config{
+		PublishListen: c.Publish, PlayListen: c.Play, RedirectListen: c.Redirect,
+		CertFile: c.Certificate, KeyFile: c.Key, TrustedProxies: trusted, HealthInterval: c.HealthInterval,
+	}, gateway.Deps{Directory: directory, Log: log})
+	return lifecycle.Run(p.ctx, log, stopSlack,
+		lifecycle.Part{Name: "directory", Run: directory.Run},
+		lifecycle.Part{Name: "gateway", Listen: g.Listen, Run: g.Run})
+}
