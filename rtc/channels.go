@@ -32,6 +32,9 @@ func (c *channels) add(d *webrtc.DataChannel) {
 	d.OnMessage(func(m webrtc.DataChannelMessage) {
 		c.mu.Lock()
 		closed := c.closed
+		if c.open == nil {
+			c.open = d // its OnOpen is still under way
+		}
 		c.mu.Unlock()
 		if c.onMessage != nil && !closed {
 			c.onMessage(media.Message{Binary: !m.IsString, Data: m.Data})
