@@ -21,8 +21,8 @@ import (
 	"sluice/internal/config"
 )
 
-// asSluice makes this test binary behave as sluice, with small nodes and a small gateway: they
-// register, answer and die as the real ones do, and carry no media.
+// asSluice makes this test binary behave as sluice: "real", or "fake" with small nodes and a small
+// gateway, which register, answer and die as the real ones do, and carry no media.
 const asSluice = "TEST_AS_SLUICE"
 
 func TestMain(m *testing.M) {
@@ -37,10 +37,10 @@ func TestMain(m *testing.M) {
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
 	var err error
-	switch os.Args[1] {
-	case "serve":
+	switch os.Getenv(asSluice) + " " + os.Args[1] {
+	case "fake serve":
 		err = fakeNode(stop, flags)
-	case "gateway":
+	case "fake gateway":
 		err = fakeGateway(stop, flags)
 	default:
 		os.Exit(run(stop, os.Args[1:], config.Environ(), os.Stdout, os.Stderr))

@@ -297,8 +297,9 @@ func (u *up) gatewayLacks(ctx context.Context) string {
 		if err != nil {
 			return "does not answer: " + err.Error()
 		}
-		_ = res.Body.Close() // only the status counts
-		if res.StatusCode != http.StatusOK {
+		_ = res.Body.Close() // only the head counts
+		// A page's own failure is not the gateway's: it says "no node" as a problem.
+		if res.StatusCode >= 500 && res.Header.Get("Content-Type") == "application/problem+json" {
 			return fmt.Sprintf("says %s to %s", res.Status, url)
 		}
 	}

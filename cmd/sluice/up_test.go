@@ -34,7 +34,7 @@ func startUp(t *testing.T, dir string, env ...string) *cluster1 {
 	}
 	c.cmd = exec.Command(exe, "up", "--dir="+dir, fmt.Sprint("--publish-port=", c.publish), fmt.Sprint("--play-port=", c.play), "--origins=1", "--edges=2")
 	c.cmd.Dir = t.TempDir()
-	c.cmd.Env = append(os.Environ(), append(env, asSluice+"=1")...)
+	c.cmd.Env = append(append(os.Environ(), asSluice+"=fake"), env...)
 	c.cmd.Stdout, c.cmd.Stderr = &c.out, &c.err
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -197,6 +197,24 @@ func (c *cluster1) runsBeside() {
 	other.waitEnd()
 }
 
+// TestUpWithRealNodes: what up gives its children is what they take.
+func TestUpWithRealNodes(t *testing.T) {
+	c := startUp(t, t.TempDir(), asSluice+"=real")
+	c.waitReady()
+	for _, n := range c.nodes() {
+		if n.State != "ready" || n.Media == "" || n.Host == "" || n.Version != version || !strings.HasPrefix(n.ID, n.Role+"-") {
+			t.Errorf("node is not well: %+v", n)
+		}
+	}
+	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	c.waitEnd()
+	if code := c.cmd.ProcessState.ExitCode(); code != 0 || len(c.nodes()) != 0 {
+		t.Errorf("exit code %d, left: %+v; %s", code, c.nodes(), c.err.String())
+	}
+}
+
 // TestUpKilled: children end with up, however it ends.
 func TestUpKilled(t *testing.T) {
 	c := startUp(t, t.TempDir())
@@ -248,7 +266,7 @@ func TestUpPortInUse(t *testing.T) {
 	}
 }
 
-// TestChildIgnoresStop: what does not end after SIGTERM is killed.
+// TestChildStops: Run ends the process, then returns.
 func TestChildStops(t *testing.T) {
 	dir := t.TempDir()
 	c := &child{name: "x", exe: "/bin/sh", args: []string{"-c", "echo here; exec cat /dev/zero > /dev/null"},
