@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -26,7 +25,6 @@ const rtpPacket = 1200 + 12
 // sender report tells which moment its timestamp stands for. Nothing gets lost as over UDP: FFmpeg waits.
 type feed struct {
 	cmd    *exec.Cmd
-	dir    string
 	stderr tail
 	tracks []*os.File // in the plan's order
 }
@@ -36,7 +34,7 @@ type plan struct {
 	input  []string                // arguments that make the input
 	output map[media.Kind][]string // arguments that make a track of it
 	tracks []media.Track           // video first
-	files  map[string][]byte       // written to FFmpeg's working directory
+	attach []byte                  // a file that FFmpeg finds as attachment(len(tracks))
 	name   string                  // what is published, for the log
 	start  time.Time               // the wall clock of the timestamp 0
 	live   bool                    // timestamps are the wall clock of capture, not only steady
@@ -44,11 +42,7 @@ type plan struct {
 
 // startFeed starts FFmpeg; it is killed when ctx ends. The caller reads all tracks to their end, then calls wait.
 func startFeed(ctx context.Context, p *plan) (_ *feed, err error) {
-	dir, err := os.MkdirTemp("", "sluice-publish-")
-	if err != nil {
-		return nil, fmt.Errorf("make a working directory: %w", err)
-	}
-	f := &feed{dir: dir}
+	f := &feed{}
 	var theirs []*os.File
 	defer func() {
 		for _, t := range theirs {
@@ -58,11 +52,6 @@ func startFeed(ctx context.Context, p *plan) (_ *feed, err error) {
 			f.release()
 		}
 	}()
-	for name, content := range p.files {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			return nil, fmt.Errorf("write a working file: %w", err)
-		}
-	}
 	args := append([]string{"-hide_banner", "-nostdin", "-loglevel", "error"}, p.input...)
 	for i, t := range p.tracks {
 		ours, their, err := socketPair()
@@ -76,8 +65,14 @@ func startFeed(ctx context.Context, p *plan) (_ *feed, err error) {
 			"-avoid_negative_ts", "disabled", // would shift each track by itself
 			"-packetsize", fmt.Sprint(rtpPacket), "-f", "rtp", fmt.Sprintf("pipe:%d", 3+i))
 	}
+	if p.attach != nil {
+		a, err := unlinked(p.attach)
+		if err != nil {
+			return nil, fmt.Errorf("make a working file: %w", err)
+		}
+		theirs = append(theirs, a)
+	}
 	f.cmd = exec.CommandContext(ctx, "ffmpeg", args...)
-	f.cmd.Dir = dir
 	f.cmd.Stderr = &f.stderr
 	f.cmd.ExtraFiles = theirs
 	ownGroup(f.cmd)
@@ -102,7 +97,23 @@ func (f *feed) release() {
 	for _, t := range f.tracks {
 		t.Close()
 	}
-	os.RemoveAll(f.dir)
+}
+
+// attachment is the path of a plan's attachment, within FFmpeg, after that many tracks.
+func attachment(tracks int) string { return fmt.Sprintf("/proc/self/fd/%d", 3+tracks) }
+
+// unlinked is a file without a name: nothing is left of it, however we end.
+func unlinked(content []byte) (*os.File, error) {
+	f, err := os.CreateTemp("", "sluice-*")
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.Write(content)
+	if err := errors.Join(err, os.Remove(f.Name())); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // needFFmpeg tells what to install when a program of FFmpeg is missing.

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -158,25 +160,71 @@ func checkFile(t *testing.T, path string, rep PlayReport) {
 	}
 }
 
-func TestPublishAgainAfterTheServerEndsTheSession(t *testing.T) {
+func TestPublishAgain(t *testing.T) {
 	needsFFmpeg(t)
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	s := newSFU(t)
-	pub, stop := context.WithCancel(ctx)
-	defer stop()
-	over := start(pub, PublishConfig{URL: s.url("whip"), Source: TestPattern, Insecure: true, Log: testLog(t), Width: 320, Height: 180, Bitrate: 200_000})
-	s.waitPublished(ctx, t, over)
-	s.dropPublisher()
-	s.waitPublished(ctx, t, over)
-	rep, err := Play(ctx, PlayConfig{URL: s.url("whep"), Insecure: true, Duration: 2 * time.Second})
-	if err != nil || rep.Video == nil || rep.Video.FPS < 28 {
-		t.Errorf("after the second publishing: %v, %+v", err, rep.Video)
+	for _, c := range []struct {
+		name string
+		fail func(*sfu, *testing.T)
+	}{
+		{"after the server ended the session", func(s *sfu, _ *testing.T) { s.dropPublisher() }},
+		{"after the server fell silent", func(s *sfu, t *testing.T) { s.blackout(t) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			s := newSFU(t)
+			pub, stop := context.WithCancel(ctx)
+			defer stop()
+			over := start(pub, PublishConfig{URL: s.url("whip"), Source: TestPattern, Insecure: true, Log: testLog(t), Width: 320, Height: 180, Bitrate: 200_000})
+			s.waitPublished(ctx, t, over)
+			c.fail(s, t)
+			s.waitPublished(ctx, t, over)
+			rep, err := Play(ctx, PlayConfig{URL: s.url("whep"), Insecure: true, Duration: 2 * time.Second})
+			if err != nil || rep.Video == nil || rep.Video.FPS < 28 {
+				t.Errorf("after the second publishing: %v, %+v", err, rep.Video)
+			}
+			stop()
+			if err := <-over; err != nil {
+				t.Errorf("Publish: %v", err)
+			}
+		})
 	}
-	stop()
-	if err := <-over; err != nil {
-		t.Errorf("Publish: %v", err)
+}
+
+// Not parallel: no other test runs while this one counts.
+func TestNothingIsLeftBehind(t *testing.T) {
+	needsFFmpeg(t)
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	before := runtime.NumGoroutine()
+	t.Run("session", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		s := newSFU(t)
+		pub, stop := context.WithCancel(ctx)
+		defer stop()
+		over := start(pub, PublishConfig{URL: s.url("whip"), Source: TestPattern, Insecure: true, Width: 320, Height: 180})
+		s.waitPublished(ctx, t, over)
+		if _, err := Play(ctx, PlayConfig{URL: s.url("whep"), Insecure: true, Duration: 200 * time.Millisecond}); err != nil {
+			t.Error(err)
+		}
+		stop()
+		if err := <-over; err != nil {
+			t.Error(err)
+		}
+	})
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; <-poll.C {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("files were left: %v, %v", left, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -23,11 +24,12 @@ import (
 // out, packets and sender reports passed on as they come.
 type sfu struct {
 	*httptest.Server
-	api   *webrtc.API
 	token string
 
 	mu        sync.Mutex
 	wg        sync.WaitGroup
+	api       *webrtc.API
+	udp       net.PacketConn // all media
 	sessions  map[string]*webrtc.PeerConnection
 	publisher *webrtc.PeerConnection
 	published chan struct{} // one value for each publisher
@@ -38,28 +40,13 @@ type sfu struct {
 
 func newSFU(t *testing.T) *sfu {
 	t.Helper()
-	m := &webrtc.MediaEngine{}
-	if err := m.RegisterDefaultCodecs(); err != nil {
-		t.Fatal(err)
-	}
-	reg := &interceptor.Registry{}
-	if err := webrtc.ConfigureNack(m, reg); err != nil {
-		t.Fatal(err)
-	}
-	rr, err := report.NewReceiverInterceptor()
-	if err != nil {
-		t.Fatal(err)
-	}
-	reg.Add(rr)
-	se := webrtc.SettingEngine{}
-	se.SetIncludeLoopbackCandidate(true)
 	s := &sfu{
-		api:       webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithInterceptorRegistry(reg), webrtc.WithSettingEngine(se)),
 		sessions:  map[string]*webrtc.PeerConnection{},
 		tracks:    map[webrtc.RTPCodecType]*webrtc.TrackLocalStaticRTP{},
 		viewers:   map[*webrtc.PeerConnection][]*webrtc.RTPSender{},
 		published: make(chan struct{}, 100),
 	}
+	s.openMedia(t)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /live/whip/s", s.guard(s.whip))
 	mux.HandleFunc("POST /live/whep/s", s.guard(s.whep))
@@ -77,8 +64,43 @@ func newSFU(t *testing.T) *sfu {
 			_ = pc.GracefulClose()
 		}
 		s.wg.Wait()
+		_ = s.udp.Close()
 	})
 	return s
+}
+
+func (s *sfu) openMedia(t *testing.T) {
+	t.Helper()
+	m := &webrtc.MediaEngine{}
+	if err := m.RegisterDefaultCodecs(); err != nil {
+		t.Fatal(err)
+	}
+	reg := &interceptor.Registry{}
+	if err := webrtc.ConfigureNack(m, reg); err != nil {
+		t.Fatal(err)
+	}
+	rr, err := report.NewReceiverInterceptor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg.Add(rr)
+	se := webrtc.SettingEngine{LoggerFactory: pionLoggers{orDiscard(nil)}}
+	se.SetIncludeLoopbackCandidate(true)
+	udp, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	se.SetICEUDPMux(webrtc.NewICEUDPMux(nil, udp))
+	s.mu.Lock()
+	s.udp = udp
+	s.api = webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithInterceptorRegistry(reg), webrtc.WithSettingEngine(se))
+	s.mu.Unlock()
+}
+
+// blackout is what a client sees of a server that is killed and comes back: silence.
+func (s *sfu) blackout(t *testing.T) {
+	_ = s.udp.Close()
+	s.openMedia(t)
 }
 
 func (s *sfu) guard(h func(*webrtc.PeerConnection, string) (string, error)) http.HandlerFunc {
@@ -88,7 +110,10 @@ func (s *sfu) guard(h func(*webrtc.PeerConnection, string) (string, error)) http
 			return
 		}
 		offer, _ := io.ReadAll(r.Body)
-		pc, err := s.api.NewPeerConnection(webrtc.Configuration{})
+		s.mu.Lock()
+		api := s.api
+		s.mu.Unlock()
+		pc, err := api.NewPeerConnection(webrtc.Configuration{})
 		if err == nil {
 			var answer string
 			if answer, err = h(pc, string(offer)); err == nil {

@@ -52,7 +52,7 @@ func patternPlan(cfg *PublishConfig, now time.Time) *plan {
 	clock := fmt.Sprintf(`%%{pts\:hms\:%d\:24HH}`, int(start.Sub(midnight).Seconds()))
 	size := max(12, cfg.Height/8)
 	video := []string{stamp, fmt.Sprintf("trim=start_frame=%d", int(settle*float64(cfg.FPS)+1)),
-		fmt.Sprintf("drawtext=fontfile=mono.ttf:fontsize=%d:x=(w-tw)/2:y=(h-th)/2:fontcolor=white:box=1:boxcolor=black@0.75:boxborderw=%d:text='%s'", size, size/4, clock),
+		fmt.Sprintf("drawtext=fontfile=%s:fontsize=%d:x=(w-tw)/2:y=(h-th)/2:fontcolor=white:box=1:boxcolor=black@0.75:boxborderw=%d:text='%s'", attachment(2), size, size/4, clock),
 		"format=yuv420p"}
 	// 1 kHz for the first tenth of each second.
 	beep := "a" + stamp + fmt.Sprintf(",atrim=start_sample=%d", int(settle*48000)) + `,aeval='0.25*sin(2*PI*1000*t)*lt(mod(t\,1)\,0.1)':c=same`
@@ -67,7 +67,7 @@ func patternPlan(cfg *PublishConfig, now time.Time) *plan {
 			media.Audio: slices.Concat([]string{"-map", "1:a", "-af", beep}, encodeOpus()),
 		},
 		tracks: []media.Track{h264Track("42e01f"), opusTrack()},
-		files:  map[string][]byte{"mono.ttf": gomono.TTF},
+		attach: gomono.TTF,
 		start:  start, live: true,
 	}
 }
