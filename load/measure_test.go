@@ -170,7 +170,8 @@ func TestFreeze(t *testing.T) {
 }
 
 func TestLatencyIsFromCaptureToArrival(t *testing.T) {
-	// Captured every 100 ms from second 0 on, 40 ms on the way; the last one takes 90 ms.
+	// Captured every 100 ms from second 0 on, 40 ms on the way; the last one takes 90 ms. The first was captured
+	// before the session could have it.
 	frames := []float64{40, 140, 240, 340, 490}
 	base := time.Unix(1_800_000_000, 0)
 	sr := &rtcp.SenderReport{NTPTime: toNTP(base.Add(200 * time.Millisecond).UnixNano()), RTPTime: 2 * 9000}
@@ -180,7 +181,7 @@ func TestLatencyIsFromCaptureToArrival(t *testing.T) {
 	}
 	r.report(sr) // counts for what was before it, too
 	l := r.stats().Latency
-	if l.Frames != 5 || l.P50.String() != "40.0 ms" && l.P50.String() != "40.2 ms" || l.Max.String() != "90.0 ms" || l.Ahead != 0 {
+	if l.Frames != 4 || l.Cached != 1 || l.P50.String() != "40.0 ms" && l.P50.String() != "40.2 ms" || l.Max.String() != "90.0 ms" || l.Ahead != 0 {
 		t.Errorf("latency %+v", l)
 	}
 	ahead := script(frames, 9000)
@@ -188,6 +189,32 @@ func TestLatencyIsFromCaptureToArrival(t *testing.T) {
 	ahead.report(sr)
 	if l := ahead.stats().Latency; l.Ahead != 5 || l.Max != 0 {
 		t.Errorf("with a publisher's clock that is an hour ahead: %+v", l)
+	}
+	behind := script(frames, 9000)
+	sr.NTPTime = toNTP(base.Add(-time.Hour).UnixNano())
+	behind.report(sr)
+	if l := behind.stats().Latency; l.Frames != 5 || l.P50 < Millis(time.Hour) {
+		t.Errorf("with a publisher's clock that is an hour behind: %+v", l)
+	}
+}
+
+// A server begins with its GOP cache: a second of pictures at once. That is neither a high frame rate nor latency.
+func TestFastStart(t *testing.T) {
+	var frames []float64
+	for i := range 30 {
+		frames = append(frames, 1000+float64(i)/10)
+	}
+	for i := range 60 {
+		frames = append(frames, 1000+20+float64(i)*1000/30)
+	}
+	r := script(frames, 3000)
+	r.report(&rtcp.SenderReport{NTPTime: toNTP(time.Unix(1_800_000_000, 0).UnixNano())})
+	s := r.stats()
+	if s.FPS < 29.9 || s.FPS > 30.1 || s.Freezes != 0 {
+		t.Errorf("%.2f frames a second, %d freezes", s.FPS, s.Freezes)
+	}
+	if l := s.Latency; l.Cached != 30 || l.Frames != 60 || l.Max.String() != "20.0 ms" {
+		t.Errorf("latency %+v", l)
 	}
 }
 

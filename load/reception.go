@@ -31,7 +31,9 @@ type reception struct {
 	params                params
 
 	first, last time.Time     // arrivals of complete frames
+	until       time.Time     // end of what is summed up: last, or later when it ended with silence
 	lastRTP     uint32        // of the last complete frame
+	played      int64         // RTP timestamps from the first complete frame to the last
 	interval    time.Duration // between frames at the stream's pace, smoothed
 	freezes     int
 	frozen      time.Duration // sum of the gaps that were freezes
@@ -39,6 +41,7 @@ type reception struct {
 
 	latency Histogram
 	recent  Histogram // since the last progress
+	cached  uint64    // frames from before the session
 	ahead   uint64    // frames that arrived before they were captured: clocks disagree
 	pending []arrival
 
@@ -87,7 +90,7 @@ func (r *reception) frame(f frame) {
 		r.first = f.arrived
 	}
 	r.complete++
-	r.last, r.lastRTP = f.arrived, f.rtp
+	r.last, r.until, r.lastRTP = f.arrived, f.arrived, f.rtp
 	if f.key {
 		r.keys++
 		r.needKey = false
@@ -112,29 +115,41 @@ func (r *reception) frame(f frame) {
 // gap looks at the time since the last complete frame.
 func (r *reception) gap(f frame) {
 	r.pause(f.arrived.Sub(r.last))
-	pace := time.Duration(int64(int32(f.rtp-r.lastRTP)) * int64(time.Second) / r.clock.rate)
+	step := int64(int32(f.rtp - r.lastRTP))
+	pace := time.Duration(step * int64(time.Second) / r.clock.rate)
 	if pace <= 0 || pace > 10*time.Second {
-		return
+		return // another numbering
 	}
+	r.played += step
 	if r.interval == 0 {
 		r.interval = pace
 	}
 	r.interval += (pace - r.interval) / 16
 }
 
-func (r *reception) pause(gap time.Duration) {
+func (r *reception) pause(gap time.Duration) (freeze bool) {
 	r.longest = max(r.longest, gap)
-	if gap > max(freezeAfter, 3*r.interval) {
+	if freeze = gap > max(freezeAfter, 3*r.interval); freeze {
 		r.freezes++
 		r.frozen += gap
 	}
+	return freeze
 }
+
+// The longest that a server's cache may reach back; a frame that seems to be older has a publisher whose clock is behind.
+const maxCached = 15 * time.Second
 
 // measure: latency is from the capture, by the clock of the publisher, to the arrival of the frame's last
 // packet, by ours. So the two clocks must agree, as on one machine or by NTP, and the server must pass
-// on the publisher's sender reports, as ours does.
+// on the publisher's sender reports, as ours does. Frames from before the session, that the server
+// keeps for a fast start, say nothing about latency.
 func (r *reception) measure(a arrival) {
-	d := time.Duration(a.at.UnixNano() - r.clock.at(a.rtp))
+	captured := r.clock.at(a.rtp)
+	if before := r.firstPacket.UnixNano() - captured; before > 0 && before < int64(maxCached) {
+		r.cached++
+		return
+	}
+	d := time.Duration(a.at.UnixNano() - captured)
 	if d < 0 {
 		r.ahead++
 	}
@@ -157,8 +172,8 @@ func (r *reception) wantsKey(now time.Time) bool {
 // now, so that silence at the end is a freeze, too.
 func (r *reception) finish(now time.Time, live bool) {
 	r.order.flush(now)
-	if live && r.complete > 0 {
-		r.pause(now.Sub(r.last))
+	if live && r.complete > 0 && r.pause(now.Sub(r.last)) {
+		r.until = now
 	}
 }
 
@@ -170,14 +185,13 @@ func (r *reception) stats() *TrackStats {
 	if r.kind == media.Video {
 		s.KeyFrames = r.keys
 	}
-	if d := r.last.Sub(r.first).Seconds(); d > 0 {
+	// What the server had kept for a fast start came at once: it counts for the time in which it is played.
+	if d := max(r.until.Sub(r.first).Seconds(), float64(r.played)/float64(r.clock.rate)); d > 0 {
 		s.FPS = float64(r.complete-1) / d
-	}
-	if d := r.last.Sub(r.firstPacket).Seconds(); d > 0 {
 		s.Bitrate = float64(r.bytes) * 8 / d
 	}
 	h := &r.latency
 	s.Latency = Latency{Frames: h.Count(), Min: Millis(h.min), P50: Millis(h.Quantile(0.50)), P95: Millis(h.Quantile(0.95)),
-		P99: Millis(h.Quantile(0.99)), Max: Millis(h.max), Ahead: r.ahead}
+		P99: Millis(h.Quantile(0.99)), Max: Millis(h.max), Cached: r.cached, Ahead: r.ahead}
 	return s
 }

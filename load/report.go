@@ -67,7 +67,7 @@ type TrackStats struct {
 	Latency    Latency `json:"latency"`
 }
 
-// Latency is from capture to arrival of a frame's last packet.
+// Latency is from capture to arrival of a frame's last packet, of the frames that were captured during the session.
 type Latency struct {
 	Frames uint64 `json:"frames"` // how many were measured; 0: the server sent no sender reports
 	Min    Millis `json:"minMs"`
@@ -75,6 +75,7 @@ type Latency struct {
 	P95    Millis `json:"p95Ms"`
 	P99    Millis `json:"p99Ms"`
 	Max    Millis `json:"maxMs"`
+	Cached uint64 `json:"cached"`          // frames from before the session, that are not measured
 	Ahead  uint64 `json:"ahead,omitempty"` // frames that came before they were captured: the clocks disagree
 }
 
@@ -119,7 +120,7 @@ func (s *TrackStats) rows(row func(name, format string, a ...any)) {
 	row("  freezes", "%d, %s in all, longest gap %s", s.Freezes, s.Frozen, s.LongestGap)
 	l := s.Latency
 	if l.Frames == 0 {
-		row("  latency", "unknown: the server sent no sender reports")
+		row("  latency", "unknown: the server sent no sender reports, or no frame from after the start")
 		return
 	}
 	row("  latency", "p50 %s, p95 %s, p99 %s, max %s", l.P50, l.P95, l.P99, l.Max)
