@@ -3,7 +3,7 @@ package rtc
 import (
 	"errors"
 	"fmt"
-	"os"
+	"net"
 	"sync"
 	"time"
 
@@ -197,7 +197,8 @@ func (r *Receiver) readMedia(track int, remote *webrtc.TrackRemote) {
 		}
 		_ = remote.SetReadDeadline(wait)
 		n, _, err := remote.Read(buf)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		// Pion's buffer has a timeout of its own, that is no os.ErrDeadlineExceeded.
+		if late := net.Error(nil); errors.As(err, &late) && late.Timeout() {
 			flush()
 			continue
 		}

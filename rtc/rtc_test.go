@@ -322,6 +322,28 @@ func TestRoad(t *testing.T) {
 	}
 }
 
+// A frame whose packets come apart is handed on in parts, and reading goes on.
+func TestFrameInParts(t *testing.T) {
+	e := listen(t)
+	bursts := make(chan *media.Burst, 8)
+	pub := newPublisher(t)
+	r, answer, err := e.AnswerReceiver(offer(t, pub.pc, nil), ReceiverOptions{OnBurst: func(b *media.Burst) { bursts <- b }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	r.Start()
+	accept(t, pub.pc, answer)
+	await(t, pub.up, "the connection at the publisher")
+	for i, part := range []string{"the first part", "the second part", "the last part"} {
+		pub.send(t, uint16(100+i), 1000, i == 2, []byte{0x65, byte(i)})
+		b := await(t, bursts, part) // which takes more than together
+		if len(b.Packets) != 1 || b.Packets[0].Payload[1] != byte(i) || b.Timestamp != 1000 {
+			t.Errorf("%s: %+v", part, b.Packets)
+		}
+	}
+}
+
 func TestICERestartKeepsTheSession(t *testing.T) {
 	e := listen(t)
 	bursts := make(chan *media.Burst, 64)
