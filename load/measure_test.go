@@ -114,6 +114,10 @@ func TestWallClock(t *testing.T) {
 
 // script plays packets of VP8 frames, of one packet each, into a reception. ms -1: never comes.
 func script(frames []float64, pace uint32) *reception {
+	return scriptAt(frames, func(i int) uint32 { return uint32(i) * pace })
+}
+
+func scriptAt(frames []float64, stamp func(int) uint32) *reception {
 	r := newReception(media.Video, media.VP8, 90000)
 	key := []byte{0x10, 0x90, 0x0f, 0x00, 0x9d, 0x01, 0x2a, 0x42, 0x01, 0xb6, 0x00, 0x00}
 	began := time.Unix(1_800_000_000, 0)
@@ -121,7 +125,7 @@ func script(frames []float64, pace uint32) *reception {
 		if ms < 0 {
 			continue
 		}
-		r.packet(&rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(65530 + i), Timestamp: uint32(i) * pace, Marker: true}, Payload: key},
+		r.packet(&rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(65530 + i), Timestamp: stamp(i), Marker: true}, Payload: key},
 			began.Add(time.Duration(ms*float64(time.Millisecond))))
 	}
 	return r
@@ -200,6 +204,12 @@ func TestLatencyIsFromCaptureToArrival(t *testing.T) {
 
 // A server begins with its GOP cache: a second of pictures at once. That is neither a high frame rate nor latency.
 func TestFastStart(t *testing.T) {
+	for _, pace := range []string{"as captured", "squeezed by the server"} {
+		t.Run(pace, func(t *testing.T) { fastStart(t, pace != "as captured") })
+	}
+}
+
+func fastStart(t *testing.T, squeezed bool) {
 	var frames []float64
 	for i := range 30 {
 		frames = append(frames, 1000+float64(i)/10)
@@ -207,8 +217,15 @@ func TestFastStart(t *testing.T) {
 	for i := range 60 {
 		frames = append(frames, 1000+20+float64(i)*1000/30)
 	}
-	r := script(frames, 3000)
-	r.report(&rtcp.SenderReport{NTPTime: toNTP(time.Unix(1_800_000_000, 0).UnixNano())})
+	sr := &rtcp.SenderReport{NTPTime: toNTP(time.Unix(1_800_000_000, 0).UnixNano())}
+	stamp := func(i int) uint32 {
+		if squeezed && i < 30 {
+			return 90_000 - uint32(30-i)*90 // 1 ms apart, up to what is live
+		}
+		return uint32(i) * 3000
+	}
+	r := scriptAt(frames, stamp)
+	r.report(sr)
 	s := r.stats()
 	if s.FPS < 29.9 || s.FPS > 30.1 || s.Freezes != 0 {
 		t.Errorf("%.2f frames a second, %d freezes", s.FPS, s.Freezes)

@@ -30,10 +30,10 @@ type reception struct {
 	complete, keys        uint64
 	params                params
 
-	first, last time.Time     // arrivals of complete frames
-	until       time.Time     // end of what is summed up: last, or later when it ended with silence
-	lastRTP     uint32        // of the last complete frame
-	played      int64         // RTP timestamps from the first complete frame to the last
+	first, last time.Time // arrivals of complete frames
+	until       time.Time // end of what is summed up: last, or later when it ended with silence
+	lastRTP     uint32    // of the last complete frame
+	steady      steadyStart
 	interval    time.Duration // between frames at the stream's pace, smoothed
 	freezes     int
 	frozen      time.Duration // sum of the gaps that were freezes
@@ -48,6 +48,15 @@ type reception struct {
 	needKey bool // the decoder can't go on without a key frame
 	asked   time.Time
 }
+
+// steadyStart is where rates are counted from: servers begin with what they have cached, at once.
+type steadyStart struct {
+	at     time.Time
+	frames uint64 // complete, up to and with the one at that time
+	bytes  uint64 // likewise
+}
+
+const steadyAfter = 250 * time.Millisecond // since the first complete frame
 
 type arrival struct {
 	rtp uint32
@@ -91,6 +100,9 @@ func (r *reception) frame(f frame) {
 	}
 	r.complete++
 	r.last, r.until, r.lastRTP = f.arrived, f.arrived, f.rtp
+	if r.steady.at.IsZero() && f.arrived.Sub(r.first) >= steadyAfter {
+		r.steady = steadyStart{f.arrived, r.complete, r.bytes}
+	}
 	if f.key {
 		r.keys++
 		r.needKey = false
@@ -120,7 +132,6 @@ func (r *reception) gap(f frame) {
 	if pace <= 0 || pace > 10*time.Second {
 		return // another numbering
 	}
-	r.played += step
 	if r.interval == 0 {
 		r.interval = pace
 	}
@@ -185,10 +196,13 @@ func (r *reception) stats() *TrackStats {
 	if r.kind == media.Video {
 		s.KeyFrames = r.keys
 	}
-	// What the server had kept for a fast start came at once: it counts for the time in which it is played.
-	if d := max(r.until.Sub(r.first).Seconds(), float64(r.played)/float64(r.clock.rate)); d > 0 {
-		s.FPS = float64(r.complete-1) / d
-		s.Bitrate = float64(r.bytes) * 8 / d
+	from := r.steady
+	if from.at.IsZero() || !r.until.After(from.at) { // too short a time to tell
+		from = steadyStart{at: r.first, frames: 1}
+	}
+	if d := r.until.Sub(from.at).Seconds(); d > 0 && r.complete > 0 {
+		s.FPS = float64(r.complete-from.frames) / d
+		s.Bitrate = float64(r.bytes-from.bytes) * 8 / d
 	}
 	h := &r.latency
 	s.Latency = Latency{Frames: h.Count(), Min: Millis(h.min), P50: Millis(h.Quantile(0.50)), P95: Millis(h.Quantile(0.95)),

@@ -54,8 +54,8 @@ type TrackStats struct {
 	Frames     uint64  `json:"frames"`              // complete ones
 	KeyFrames  uint64  `json:"keyFrames,omitempty"` // of them
 	Damaged    uint64  `json:"damagedFrames"`       // with packets that never came
-	FPS        float64 `json:"fps"`
-	Bitrate    float64 `json:"bitrate"` // bit/s of payload
+	FPS        float64 `json:"fps"`                 // from a quarter of a second after the first frame on, like Bitrate
+	Bitrate    float64 `json:"bitrate"`             // bit/s of payload
 	Packets    uint64  `json:"packets"`
 	Bytes      uint64  `json:"bytes"`
 	Lost       uint64  `json:"lost"`     // packets that never came, or after more than 250 ms
