@@ -97,7 +97,7 @@ func (e *Endpoint) OfferSender(o SenderOptions) (*Sender, string, error) {
 			if chosen[i] == nil {
 				chosen[i] = &f.codec
 			}
-			next++
+			next = max(next, f.pt+1)
 		}
 	}
 	s, err := e.newSender(m, chosen, o)
