@@ -229,3 +229,37 @@ test('one socket publishes one stream and plays another', { timeout: 60_000 }, a
   assert.equal(await both.evaluate(() => window.sdk.sockets.length), 1);
   await close(other, both);
 });
+
+describe('nodes come and go', () => {
+  let pub;
+  let view;
+  before(async () => {
+    pub = await publisher();
+    await publish(pub, 'moving');
+    view = await viewer();
+    await call(view, 'play', 'moving');
+    await hears(view, 'play_started');
+    await watches(view, 'moving');
+  });
+  after(() => close(pub, view));
+
+  /** The edge that serves the viewer. */
+  const serving = () => until('an edge with the viewer', async () => {
+    const nodes = JSON.parse(await cluster.sluice('nodes', '--json'));
+    return [nodes.find((n) => n.role === 'edge' && n.state === 'ready' && n.viewers > 0), nodes];
+  });
+
+  for (const [name, signal, callback] of [
+    ['an edge that stops sends its viewers to another', 'SIGTERM', 'server_will_stop'],
+    ['an edge that dies loses its viewers to another', 'SIGKILL', 'closed'],
+  ]) {
+    test(name, { timeout: 60_000 }, async () => {
+      const skip = await count(view, 'play_started');
+      const skipCallback = await count(view, callback);
+      process.kill((await serving()).pid, signal);
+      await hears(view, callback, { skip: skipCallback });
+      await hears(view, 'play_started', { skip, within: 15_000 });
+      await watches(view, 'moving');
+    });
+  }
+});
