@@ -55,7 +55,6 @@ type Config struct {
 type Endpoint struct {
 	cfg     Config
 	cert    webrtc.Certificate
-	conns   []*net.UDPConn
 	muxes   []ice.UDPMux
 	mux     ice.UDPMux
 	port    uint16
@@ -106,10 +105,9 @@ func (e *Endpoint) Listen(ctx context.Context) error {
 		conn := pc.(*net.UDPConn)
 		_ = conn.SetReadBuffer(socketBuffer) // the kernel may grant less
 		_ = conn.SetWriteBuffer(socketBuffer)
-		e.conns = append(e.conns, conn)
 		e.port = conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 		port = strconv.Itoa(int(e.port)) // the same for the next address
-		e.muxes = append(e.muxes, ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn, Logger: e.logging.NewLogger("mux")}))
+		e.muxes = append(e.muxes, newMux(conn))
 	}
 	e.mux = ice.NewMultiUDPMuxDefault(e.muxes...)
 	e.hosts = hosts
@@ -173,9 +171,6 @@ func (e *Endpoint) Run(ctx context.Context) error {
 func (e *Endpoint) closeSockets() {
 	for _, m := range e.muxes {
 		_ = m.Close()
-	}
-	for _, c := range e.conns {
-		_ = c.Close()
 	}
 }
 
