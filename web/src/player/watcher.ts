@@ -110,7 +110,7 @@ export class Watcher {
     }
     if (!isPassing(problem.code)) {
       this.set('error', problem);
-      await aborted(either);
+      await sleep(Infinity, ...either);
       return undefined;
     }
     // Somebody who was watching is told only when it is not over with the first try.
@@ -130,7 +130,7 @@ export class Watcher {
       if (signal.aborted) return undefined;
       const problem = asProblem(err);
       this.set('error', problem);
-      await aborted([signal, this.nudge.signal]);
+      await sleep(Infinity, signal, this.nudge.signal);
       return undefined;
     }
     // A server that says "started" and "offline" in turn must not be asked in a tight loop.
@@ -142,10 +142,6 @@ export class Watcher {
   private set(state: WatchState, problem?: Problem, retrying = state !== 'error'): void {
     this.onStatus({ state, retrying, seen: this.seen, ...(problem === undefined ? {} : { problem }) });
   }
-}
-
-function aborted(signals: AbortSignal[]): Promise<void> {
-  return sleep(2 ** 31 - 1, ...signals);
 }
 
 /** AbortSignal.any, which browsers of 2022 lack. */

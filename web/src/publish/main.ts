@@ -212,7 +212,6 @@ async function previewIfAllowed(): Promise<void> {
 page.quality.value = qualityOf(store.get('quality')).key;
 page.streamId.value = opened.id;
 page.setLink(link());
-page.setPreview(studio.preview);
 page.setState('idle');
 page.drawStudio(studio);
 setText(byTestId('app-name'), opened.app);

@@ -47,10 +47,6 @@ export class Page {
     setInterval(() => this.tick(), 500);
   }
 
-  setPreview(stream: MediaStream): void {
-    this.preview.srcObject = stream;
-  }
-
   setState(state: PublishState): void {
     document.body.dataset['state'] = state;
     this.stage.dataset['state'] = state;
@@ -83,6 +79,9 @@ export class Page {
   /** Draws what is captured. */
   drawStudio(s: Studio): void {
     const seen = s.video !== null && s.cameraOn;
+    // An element that has a stream without tracks would keep the page loading for ever.
+    const stream = s.video === null ? null : s.preview;
+    if (this.preview.srcObject !== stream) this.preview.srcObject = stream;
     this.stage.dataset['picture'] = seen ? 'on' : s.video !== null ? 'off' : 'none';
     this.allow.hidden = s.audio !== null && s.video !== null;
     setText(byTestId('empty-title'), s.video !== null ? 'Camera is off' : s.audio !== null ? 'Sound only' : 'Your preview appears here');

@@ -14,7 +14,7 @@ const shown = (v: number | undefined, unit: string, digits = 0): Shown =>
 
 export function describe(f: Figures): Record<string, Shown> {
   return {
-    resolution: f.width > 0 ? { text: `${f.width} × ${f.height}`, value: `${f.width}x${f.height}` } : { text: none, value: '' },
+    resolution: f.width > 0 ? { text: `${f.width}\u200a×\u200a${f.height}`, value: `${f.width}x${f.height}` } : { text: none, value: '' },
     fps: shown(f.width > 0 ? f.fps : undefined, 'fps'),
     bitrate: f.kbps >= 1000
       ? { text: `${(f.kbps / 1000).toFixed(2)} Mbit/s`, value: f.kbps.toFixed(0) }

@@ -20,7 +20,7 @@ export class Backoff {
   }
 }
 
-/** Resolves after `ms`, or as soon as one of the signals is aborted. Never rejects. */
+/** Resolves after `ms` (Infinity: never), or as soon as one of the signals is aborted. Never rejects. */
 export function sleep(ms: number, ...signals: AbortSignal[]): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
@@ -28,7 +28,7 @@ export function sleep(ms: number, ...signals: AbortSignal[]): Promise<void> {
       for (const s of signals) s.removeEventListener('abort', done);
       resolve();
     };
-    const timer = setTimeout(done, ms);
+    const timer = ms === Infinity ? undefined : setTimeout(done, ms);
     for (const s of signals) {
       if (s.aborted) return done();
       s.addEventListener('abort', done);
