@@ -25,6 +25,7 @@ type Candidate struct {
 // only shortly. Each may be nil.
 type Events struct {
 	OnConnected func()              // once, when media can flow
+	OnRestored  func()              // the peer, which had fallen silent, is back
 	OnMessage   func(media.Message) // a message came on a data channel
 	// OnClosed is the last call: the session is over, not by Close. The reason is one of the package's errors.
 	OnClosed func(reason error)
@@ -71,12 +72,14 @@ func (e *Endpoint) newSession(api *webrtc.API, events Events) (*session, error) 
 	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
 		switch state {
 		case webrtc.PeerConnectionStateConnected:
+			tell := events.OnRestored
 			s.connected.Do(func() {
 				s.stopTimer()
-				if f := events.OnConnected; f != nil {
-					f()
-				}
+				tell = events.OnConnected
 			})
+			if tell != nil {
+				tell()
+			}
 		case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
 			go s.fail(ErrDisconnected) // closing waits for this callback to return
 		}

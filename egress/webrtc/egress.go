@@ -17,8 +17,8 @@ import (
 	"sluice/stream"
 )
 
-// ErrFull: this node takes no more viewers.
-var ErrFull = errors.New("no room for another viewer")
+// ErrFull: this node takes no more sessions.
+var ErrFull = errors.New("the node is full")
 
 // ErrCodecsChanged: the publisher came back with codecs for which the session was not made; the player must come again.
 var ErrCodecsChanged = errors.New("the stream's codecs have changed")
@@ -48,11 +48,12 @@ func (e *Egress) Viewers() int { return int(e.viewers.Load()) }
 
 // Request says what to play. The callbacks may be nil; they come from the session's goroutines.
 type Request struct {
-	Key       media.Key
-	Remote    string      // the client's address, for the log
-	Data      bool        // open a data channel named after the stream; the client's own are taken in any case
-	OnStarted func()      // once, when the client is connected and media begins
-	OnEnded   func(error) // once, when the session ended other than by Close
+	Key        media.Key
+	Remote     string      // the client's address, for the log
+	Data       bool        // open a data channel named after the stream; the client's own are taken in any case
+	OnStarted  func()      // once, when the client is connected and media begins
+	OnRestored func()      // the client, which had fallen silent, is back
+	OnEnded    func(error) // once, when the session ended other than by Close
 }
 
 // Session is one viewer's session. It is a stream.Subscriber.
@@ -96,6 +97,7 @@ func (e *Egress) open(ctx context.Context, r Request, describe func(rtc.SenderOp
 		Data:   r.Data,
 		Events: rtc.Events{
 			OnConnected: s.connected,
+			OnRestored:  r.OnRestored,
 			OnMessage:   sub.Send,
 			OnClosed:    s.End,
 		},

@@ -35,11 +35,12 @@ func New(cfg Config) *Ingest {
 
 // Request says what to publish. The callbacks may be nil; they come from the session's goroutines.
 type Request struct {
-	Key       media.Key
-	Session   string      // who publishes: the same one takes its stream over at once
-	Remote    string      // the client's address, for the log
-	OnStarted func()      // once, when media flows
-	OnEnded   func(error) // once, when the session ended other than by Close
+	Key        media.Key
+	Session    string      // who publishes: the same one takes its stream over at once
+	Remote     string      // the client's address, for the log
+	OnStarted  func()      // once, when media flows
+	OnRestored func()      // the publisher, which had fallen silent, is back
+	OnEnded    func(error) // once, when the session ended other than by Close
 }
 
 // Session is one publisher's session.
@@ -62,7 +63,7 @@ func (in *Ingest) Publish(ctx context.Context, r Request, offer string) (*Sessio
 	s.log = in.cfg.Log.With("stream", r.Key, "peer", r.Remote, "session", s.id[:6])
 	receiver, answer, err := in.cfg.RTC.AnswerReceiver(offer, rtc.ReceiverOptions{
 		Codecs:  in.cfg.Codecs,
-		Events:  rtc.Events{OnConnected: s.connected, OnMessage: s.message, OnClosed: s.lost},
+		Events:  rtc.Events{OnConnected: s.connected, OnRestored: r.OnRestored, OnMessage: s.message, OnClosed: s.lost},
 		OnBurst: s.burst,
 	})
 	if err != nil {

@@ -47,8 +47,9 @@ type Request struct {
 	Session string // publishers: who it is; the same one takes its stream over without waiting
 	Remote  string // address, for logs
 
-	OnStarted func()      // media flows
-	OnEnded   func(error) // the session ended by itself
+	OnStarted  func()      // media flows
+	OnRestored func()      // the client, which had fallen silent, is back
+	OnEnded    func(error) // the session ended by itself
 }
 
 // publisher opens sessions that bring a stream in (Publishing). An error of a stream

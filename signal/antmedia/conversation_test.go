@@ -258,7 +258,7 @@ func (c *client) want(want string) {
 //
 //	> MESSAGE     is sent
 //	< MESSAGE     must be what is received next
-//	! VERB ARGS   happens in the node: live ID · gone ID · started ID · ended ID · refuse ID WHY · hold ID · go ID · drain
+//	! VERB ARGS   happens in the node: live ID · gone ID · started ID · restored ID · ended ID · refuse ID WHY · hold ID · go ID · drain
 //	= EVENT       must happen, or have happened, in the node
 func TestConversations(t *testing.T) {
 	files, err := filepath.Glob("testdata/conversations/*.txt")
@@ -334,6 +334,8 @@ func (w *world) happen(t *testing.T, h *Handler, args []string) {
 		w.start(id)
 	case "started":
 		l.rq.OnStarted()
+	case "restored":
+		l.rq.OnRestored()
 	case "ended":
 		l.rq.OnEnded(rtc.ErrDisconnected)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,16 +68,17 @@ func (h holding) Release()            { _ = h.reg.Release(context.Background(), 
 // browser is a client with one peer connection, as the SDK would be.
 type browser struct {
 	*client
-	pc   *webrtc.PeerConnection
-	id   string
-	said chan map[string]any // what is not about the negotiation
-	data chan string
-	dc   chan *webrtc.DataChannel
-	rtp  chan struct{}
+	pc       *webrtc.PeerConnection
+	id       string
+	settings []func(*webrtc.SettingEngine)
+	said     chan map[string]any // what is not about the negotiation
+	data     chan string
+	dc       chan *webrtc.DataChannel
+	rtp      chan struct{}
 }
 
-func open(t *testing.T, url, id string) *browser {
-	b := &browser{client: dial(t, url), id: id, said: make(chan map[string]any, 100), data: make(chan string, 100),
+func open(t *testing.T, url, id string, settings ...func(*webrtc.SettingEngine)) *browser {
+	b := &browser{settings: settings, client: dial(t, url), id: id, said: make(chan map[string]any, 100), data: make(chan string, 100),
 		dc: make(chan *webrtc.DataChannel, 2), rtp: make(chan struct{}, 10_000)}
 	b.renew()
 	go b.listen()
@@ -86,6 +89,9 @@ func open(t *testing.T, url, id string) *browser {
 func (b *browser) renew() {
 	s := webrtc.SettingEngine{}
 	s.SetIncludeLoopbackCandidate(true)
+	for _, set := range b.settings {
+		set(&s)
+	}
 	m := &webrtc.MediaEngine{}
 	_ = m.RegisterDefaultCodecs()
 	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(s), webrtc.WithMediaEngine(m)).NewPeerConnection(webrtc.Configuration{})
@@ -307,6 +313,47 @@ func TestPublishAndPlayForReal(t *testing.T) {
 	again.tell(map[string]any{"command": "stop", "streamId": "stream1"})
 	again.hears("publish_finished")
 	viewer.hears("play_finished")
+}
+
+// pausable is a socket that can fall silent.
+type pausable struct {
+	net.PacketConn
+	silent atomic.Bool
+}
+
+func (p *pausable) WriteTo(b []byte, a net.Addr) (int, error) {
+	if p.silent.Load() {
+		return len(b), nil
+	}
+	return p.PacketConn.WriteTo(b, a)
+}
+
+func TestSessionIsRestored(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes as long as the server waits before it calls a silent peer disconnected")
+	}
+	url, _ := node(t)
+	publisher := open(t, url, "stream1")
+	publisher.publish()
+	publisher.hears("publish_started")
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wire := &pausable{PacketConn: udp}
+	mux := webrtc.NewICEUDPMux(nil, wire)
+	t.Cleanup(func() { _ = mux.Close(); _ = udp.Close() })
+	viewer := open(t, url, "stream1", func(s *webrtc.SettingEngine) {
+		s.SetICEUDPMux(mux)
+		s.SetICETimeouts(time.Minute, time.Minute, 500*time.Millisecond)
+	})
+	viewer.play()
+	viewer.hears("play_started")
+	wire.silent.Store(true)
+	back := time.AfterFunc(6*time.Second, func() { wire.silent.Store(false) }) // rtc calls it disconnected after 5 s
+	defer back.Stop()
+	viewer.hears("session_restored")
+	viewer.gets(10)
 }
 
 func TestBadDescriptionsForReal(t *testing.T) {

@@ -106,8 +106,9 @@ func (x *session) begin() {
 
 func (x *session) request() Request {
 	return Request{Key: x.key, Session: x.owner, Remote: x.remote.String(),
-		OnStarted: func() { x.event(x.started) },
-		OnEnded:   func(err error) { x.event(func() { x.lost(err) }) }}
+		OnStarted:  func() { x.event(x.started) },
+		OnRestored: func() { x.event(x.restored) },
+		OnEnded:    func(err error) { x.event(func() { x.lost(err) }) }}
 }
 
 // describe takes the client's description: a publisher's offer or a viewer's answer.
@@ -167,6 +168,8 @@ func (x *session) started() {
 	}
 	x.say(reply{Command: "notification", Definition: definition})
 }
+
+func (x *session) restored() { x.say(reply{Command: "notification", Definition: "session_restored"}) }
 
 // late ends a session whose media did not come.
 func (x *session) late() {
