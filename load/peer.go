@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -113,21 +114,66 @@ func (p *peer) open(ctx context.Context, c *Client, endpoint string) error {
 	if p.res, err = c.Offer(ctx, endpoint, p.pc.LocalDescription().SDP); err != nil {
 		return err
 	}
-	answer := webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: p.res.Answer}
-	if err := p.pc.SetRemoteDescription(answer); err != nil {
+	answer, held := holdBack(p.res.Answer)
+	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
 		return fmt.Errorf("use the server's answer: %w", err)
 	}
-	timeout := time.NewTimer(connectTimeout)
-	defer timeout.Stop()
-	select {
-	case <-p.connected:
+	if p.settle(ctx, held) {
 		return nil
-	case <-p.lost:
-	case <-timeout.C:
-	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return fmt.Errorf("%w: the server's media port can't be reached from here; check its firewall for UDP and TCP 50000, and its public address", ErrNoMedia)
+}
+
+// settle waits until media can flow; meanwhile it tells Pion of the candidates that were held back.
+func (p *peer) settle(ctx context.Context, held []string) bool {
+	timeout := time.NewTimer(connectTimeout)
+	defer timeout.Stop()
+	pace := time.NewTicker(heldPace)
+	defer pace.Stop()
+	for {
+		select {
+		case <-p.connected:
+			return true
+		case <-pace.C:
+			if len(held) > 0 {
+				// Not a reason to fail: the others are there.
+				_ = p.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: held[0], SDPMLineIndex: new(uint16)})
+				held = held[1:]
+			}
+		case <-p.lost:
+			return false
+		case <-timeout.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+const heldPace = 20 * time.Millisecond
+
+// holdBack takes the last half of the candidates out of an answer. Pion
+// looks at what its checks have found whenever it learns of a candidate, otherwise every 200 ms; and an ICE-lite
+// server, that makes no checks of its own, gives it no other reason. Without this, connecting would
+// take 200 ms longer than in a browser.
+func holdBack(answer string) (rest string, held []string) {
+	const prefix = "a=candidate:"
+	keep := (strings.Count(answer, prefix) + 1) / 2
+	var out strings.Builder
+	for line := range strings.Lines(answer) {
+		if strings.HasPrefix(line, prefix) {
+			if keep == 0 {
+				held = append(held, strings.TrimSpace(strings.TrimPrefix(line, "a=")))
+				continue
+			}
+			keep--
+		}
+		out.WriteString(line)
+	}
+	return out.String(), held
 }
 
 // enter counts a goroutine that Pion started; it reports false when the session is being closed. Its end is wg.Done.

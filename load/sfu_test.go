@@ -90,7 +90,7 @@ func (s *sfu) openMedia(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	se.SetICEUDPMux(webrtc.NewICEUDPMux(nil, udp))
+	se.SetICEUDPMux(webrtc.NewICEUDPMux(se.LoggerFactory.NewLogger("ice"), udp))
 	s.mu.Lock()
 	s.udp = udp
 	s.api = webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithInterceptorRegistry(reg), webrtc.WithSettingEngine(se))

@@ -46,16 +46,19 @@ func patternPlan(cfg *PublishConfig, now time.Time) *plan {
 	start := now.Truncate(time.Second)
 	least := "st(0,if(N,min(ld(0),RTCTIME-T*1000000),RTCTIME-T*1000000))"
 	at := fmt.Sprintf("(T+(ld(0)-%d)/1000000)/TB", start.UnixMicro())
-	stamp := fmt.Sprintf("setpts='%s;if(N,max(PREV_OUTPTS+1,%s),%s)'", least, at, at)
 	const settle = 0.3 // seconds
+	frames, samples := int(settle*float64(cfg.FPS)+1), int(settle*48000)
+	stamp := func(settled int) string { // time never goes back in what is shown
+		return fmt.Sprintf("setpts='%s;if(gt(N,%d),max(PREV_OUTPTS+1,%s),%s)'", least, settled, at, at)
+	}
 	midnight := time.Date(start.Year(), start.Month(), start.Day(), 0, 0, 0, 0, start.Location())
 	clock := fmt.Sprintf(`%%{pts\:hms\:%d\:24HH}`, int(start.Sub(midnight).Seconds()))
 	size := max(12, cfg.Height/8)
-	video := []string{stamp, fmt.Sprintf("trim=start_frame=%d", int(settle*float64(cfg.FPS)+1)),
+	video := []string{stamp(frames), fmt.Sprintf("trim=start_frame=%d", frames),
 		fmt.Sprintf("drawtext=fontfile=%s:fontsize=%d:x=(w-tw)/2:y=(h-th)/2:fontcolor=white:box=1:boxcolor=black@0.75:boxborderw=%d:text='%s'", attachment(2), size, size/4, clock),
 		"format=yuv420p"}
 	// 1 kHz for the first tenth of each second.
-	beep := "a" + stamp + fmt.Sprintf(",atrim=start_sample=%d", int(settle*48000)) + `,aeval='0.25*sin(2*PI*1000*t)*lt(mod(t\,1)\,0.1)':c=same`
+	beep := "a" + stamp(samples) + fmt.Sprintf(",atrim=start_sample=%d", samples) + `,aeval='0.25*sin(2*PI*1000*t)*lt(mod(t\,1)\,0.1)':c=same`
 	lavfi := []string{"-re", "-probesize", "32", "-analyzeduration", "0", "-f", "lavfi", "-i"}
 	return &plan{
 		name: fmt.Sprintf("test pattern %dx%d at %d frames a second", cfg.Width, cfg.Height, cfg.FPS),

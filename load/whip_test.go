@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -190,6 +191,27 @@ func TestAnswered(t *testing.T) {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+func TestHoldBack(t *testing.T) {
+	sdp := func(n int) string {
+		s := "v=0\r\nm=video 9\r\n"
+		for i := range n {
+			s += fmt.Sprintf("a=candidate:%d 1 udp 1 127.0.0.1 %d typ host\r\n", i, 5000+i)
+		}
+		return s + "a=end-of-candidates\r\na=mid:0\r\n"
+	}
+	for n, want := range []int{0, 0, 1, 1, 2, 2, 3} {
+		rest, held := holdBack(sdp(n))
+		if len(held) != want || strings.Count(rest, "a=candidate:") != n-want || !strings.HasSuffix(rest, "a=mid:0\r\n") {
+			t.Errorf("of %d candidates %d are held back, want %d; the rest:\n%s", n, len(held), want, rest)
+		}
+		for i, c := range held {
+			if !strings.HasPrefix(c, fmt.Sprintf("candidate:%d 1 udp", n-want+i)) || strings.TrimSpace(c) != c {
+				t.Errorf("held back: %q", c)
+			}
+		}
 	}
 }
 
