@@ -292,3 +292,36 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// A thousand sessions come and go; serve checks that no goroutine stays.
+func TestThousandSessions(t *testing.T) {
+	w := newWorld()
+	h, url := serve(t, w, func(c *Config) { c.Limits.Opens, c.Limits.Rate = 1e6, 1e6 })
+	for i := range 20 {
+		c := dial(t, url)
+		for n := range 50 {
+			id := fmt.Sprintf("s%d-%d", i, n)
+			c.send(`{"command":"publish","streamId":"` + id + `"}`)
+			c.want(`{"command":"start","streamId":"` + id + `"}`)
+			c.send(`{"command":"takeConfiguration","streamId":"` + id + `","type":"offer","sdp":"O"}`)
+			c.want(`{"command":"takeConfiguration","streamId":"` + id + `","type":"answer","sdp":"ANSWER"}`)
+			if n%2 == 0 { // the others end with the socket
+				c.send(`{"command":"stop","streamId":"` + id + `"}`)
+				c.want(`{"command":"notification","definition":"publish_finished","streamId":"` + id + `"}`)
+			}
+		}
+		_ = c.ws.CloseNow()
+	}
+	h.Close()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	closed := 0
+	for _, line := range w.log {
+		if strings.HasPrefix(line, "closed ") {
+			closed++
+		}
+	}
+	if closed != 1000 {
+		t.Errorf("%d of 1000 sessions were closed", closed)
+	}
+}
