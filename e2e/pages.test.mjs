@@ -1,0 +1,198 @@
+// The publish page and the player, as people use them: through the gateway, from an origin to an edge.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { launch, openPage, screenshot, until } from './lib/browser.mjs';
+import { startCluster } from './lib/cluster.mjs';
+
+let cluster;
+let browser;
+
+before(async () => {
+  browser = await launch();
+  cluster = await startCluster();
+}, { timeout: 60_000 });
+
+after(async () => {
+  await browser?.close();
+  await cluster?.stop();
+}, { timeout: 30_000 });
+
+const looks = {
+  light: { colorScheme: 'light', viewport: { width: 1280, height: 860 } },
+  dark: { colorScheme: 'dark', viewport: { width: 1280, height: 860 } },
+  phone: { colorScheme: 'light', viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true },
+};
+
+const part = (page, id) => page.locator(`[data-testid=${id}]`);
+const state = (page) => page.getAttribute('body', 'data-state');
+const inState = (page, want, within = 15_000) => until(`the page is ${want}`, async () => {
+  const now = await state(page);
+  return [now === want, { now, says: await part(page, 'state').first().innerText().catch(() => '') }];
+}, { within });
+
+/** Opens a page of the product and watches what it asks for. */
+async function open(url, options = looks.light) {
+  const page = await openPage(browser, 'about:blank', options);
+  page.hosts = new Set();
+  page.on('request', (r) => { page.hosts.add(new URL(r.url()).host); });
+  await page.goto(url);
+  return page;
+}
+
+/** Goes live and returns the page. */
+async function publish(id, { app = 'live', look = looks.light } = {}) {
+  const page = await open(`${cluster.publish}/${app}/?id=${id}`, look);
+  await part(page, 'start').click();
+  await inState(page, 'live');
+  return page;
+}
+
+const player = (id, { app = 'live', look = looks.light } = {}) => open(`${cluster.play}/${app}/player.html?id=${id}`, look);
+
+/** Waits until n more frames are shown. */
+async function shows(page, n = 15, within = 15_000) {
+  const frames = () => page.evaluate(() => document.querySelector('video')?.getVideoPlaybackQuality().totalVideoFrames ?? 0);
+  const from = await frames();
+  await until(`${n} more frames in the picture`, async () => {
+    const now = await frames();
+    return [now >= from + n || (now < from && now >= n), { from, now, state: await state(page) }]; // a new session counts from zero
+  }, { within });
+}
+
+describe('pages', { timeout: 240_000 }, () => {
+  test('publish a camera, watch it', async (t) => {
+    const out = await publish('first');
+    const began = Date.now();
+    const inn = await player('first');
+    await inState(inn, 'live');
+    await shows(inn, 1);
+    t.diagnostic(`picture ${Date.now() - began} ms after the page was asked for`);
+    await shows(inn, 30);
+    assert.equal(await inn.evaluate(() => document.querySelector('video').muted), true, 'the player begins muted');
+    for (const [page, ids] of [[out, ['resolution', 'fps', 'bitrate', 'rtt', 'loss']]]) {
+      for (const id of ids) {
+        await until(`the figure ${id}`, async () => {
+          const text = await part(page, `stat-${id}`).innerText();
+          return [/\d/.test(text), text];
+        });
+      }
+    }
+    await inn.keyboard.press('i');
+    await until('figures in the player', async () => /\d+\s*fps/.test(await part(inn, 'stats').innerText()));
+    await inn.keyboard.press('m');
+    await until('sound', () => inn.evaluate(() => {
+      const v = document.querySelector('video');
+      return !v.muted && v.srcObject.getAudioTracks().length === 1;
+    }));
+    await inn.keyboard.press('Space');
+    await until('a pause', () => inn.evaluate(() => document.querySelector('video').paused));
+    await inn.keyboard.press('Space');
+    await shows(inn);
+    for (const page of [out, inn]) {
+      assert.deepEqual(page.problems, []);
+      for (const host of page.hosts) {
+        assert.match(host, /^(localhost:\d+|)$/, `the page asks ${host}`);
+      }
+    }
+
+    await part(out, 'stop').click();
+    await inState(out, 'idle');
+    await inState(inn, 'waiting');
+    await part(out, 'start').click();
+    await inState(out, 'live');
+    await inState(inn, 'live');
+    await shows(inn);
+    await out.context().close();
+    await inn.context().close();
+  });
+
+  test('who comes first waits', async () => {
+    const inn = await player('later');
+    await inState(inn, 'waiting');
+    await screenshot(inn, 'player-waiting');
+    const out = await publish('later');
+    const began = Date.now();
+    await inState(inn, 'live');
+    await shows(inn);
+    assert.ok(Date.now() - began < 6000, `the waiting player took ${Date.now() - began} ms`);
+    await out.context().close();
+    await inn.context().close();
+  });
+
+  test('a second publisher is told', async () => {
+    const out = await publish('taken');
+    const second = await open(`${cluster.publish}/live/?id=taken`);
+    await part(second, 'start').click();
+    await inState(second, 'error');
+    assert.match(await part(second, 'message').innerText(), /already|somebody|else|in use/i);
+    await screenshot(second, 'publish-in-use');
+    await out.context().close();
+    await second.context().close();
+  });
+
+  test('the other application', async () => {
+    const out = await publish('stream1', { app: 'WebRTCAppEE' });
+    const inn = await player('stream1', { app: 'WebRTCAppEE' });
+    await shows(inn);
+    const embedded = await open(`${cluster.play}/WebRTCAppEE/play.html?id=stream1`);
+    await shows(embedded);
+    for (const page of [out, inn, embedded]) {
+      await page.context().close();
+    }
+  });
+
+  test('an edge is killed', async () => {
+    const out = await publish('survivor');
+    const inn = await player('survivor');
+    await shows(inn, 30);
+    const nodes = JSON.parse(await cluster.sluice('nodes', '--json'));
+    await until('an edge with a viewer', async () => {
+      const list = JSON.parse(await cluster.sluice('nodes', '--json'));
+      const edge = list.find((n) => n.role === 'edge' && n.viewers > 0);
+      if (edge) {
+        process.kill(edge.pid, 'SIGKILL');
+      }
+      return [edge, list];
+    });
+    assert.equal(nodes.length, 3);
+    await until('the player has noticed', async () => (await state(inn)) === 'reconnecting', { within: 12_000 });
+    await inState(inn, 'live');
+    await shows(inn, 30);
+    await out.context().close();
+    await inn.context().close();
+  });
+
+  for (const [name, look] of Object.entries(looks)) {
+    test(`looks: ${name}`, async () => {
+      const out = await publish(`look-${name}`, { look });
+      const inn = await player(`look-${name}`, { look });
+      await shows(inn, 60);
+      await inn.keyboard.press('i');
+      await shows(inn, 30);
+      for (const [page, what] of [[out, 'publish'], [inn, 'player']]) {
+        await screenshot(page, `${what}-${name}`);
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+        assert.ok(wide <= 0, `${what} is ${wide} pixels wider than a ${name} screen`);
+        await page.context().close();
+      }
+    });
+  }
+});
+
+test('a page without permission says so', { timeout: 60_000 }, async (t) => {
+  const shy = await launch({ permissions: false });
+  t.after(() => shy.close());
+  const page = await openPage(shy, `${cluster.publish}/live/?id=shy`, { permissions: [] });
+  await until('a clear message', async () => {
+    const button = part(page, 'allow');
+    if (await button.isVisible().catch(() => false)) {
+      await button.click();
+    } else if (await part(page, 'start').isEnabled().catch(() => false)) {
+      await part(page, 'start').click();
+    }
+    const text = await page.innerText('body');
+    return [/permission|allow|blocked|denied/i.test(text), text];
+  }, { within: 15_000, every: 500 });
+  await screenshot(page, 'publish-no-permission');
+});
