@@ -38,7 +38,7 @@ export class Link {
 
   private readonly pc: RTCPeerConnection;
   private readonly stop = new AbortController();
-  private resource?: Resource;
+  private resource: Resource | undefined;
   private candidates: Candidate[] = [];
   private gathered = false;
   private trickling = false;
@@ -207,6 +207,7 @@ export class Link {
   }
 
   private lost(why: Problem): void {
+    if (why.code === 'no_session') this.resource = undefined; // there is nothing left to remove
     this.end(why);
     this.close();
   }

@@ -44,6 +44,12 @@ for (const [name, text] of [
   });
 }
 
+test('a restart answered without candidates keeps the old ones', () => {
+  const out = applyFragment(sdp, readFragment(crlf('a=ice-lite', 'a=ice-ufrag:new1', 'a=ice-pwd:newpassword')));
+  assert.match(out, /a=candidate:1 1 udp 2130706431 192\.0\.2\.1 50000 typ host\r\n/);
+  assert.doesNotMatch(out, /old1|oldpassword/);
+});
+
 test('a restart answered without credentials is an error', () => {
   assert.throws(() => readFragment('a=mid:0\r\n'), /without credentials/);
 });

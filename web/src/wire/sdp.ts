@@ -50,7 +50,10 @@ export function readFragment(text: string): Fragment {
   return f;
 }
 
-/** Puts a fragment's credentials and candidates in place of the old ones of an answer (RFC 9725 §4.3.3). */
+/**
+ * Puts a fragment's credentials and candidates in place of the old ones of an answer (RFC 9725 §4.3.3).
+ * A fragment may come without candidates: then the server is where it was.
+ */
 export function applyFragment(answer: string, f: Fragment): string {
   const all = lines(answer);
   const head = all.slice(0, all.findIndex((l) => l.startsWith('m=')));
@@ -71,7 +74,7 @@ function renew(part: string[], f: Fragment): string[] {
   for (const l of part) {
     if (l.startsWith('a=ice-ufrag:')) out.push(`a=ice-ufrag:${f.ufrag}`);
     else if (l.startsWith('a=ice-pwd:')) out.push(`a=ice-pwd:${f.pwd}`);
-    else if (!l.startsWith('a=candidate:') && l !== 'a=end-of-candidates') out.push(l);
+    else if (f.candidates.length === 0 || (!l.startsWith('a=candidate:') && l !== 'a=end-of-candidates')) out.push(l);
   }
   return out;
 }
