@@ -191,7 +191,7 @@ func (l *lane) copy(g *gop) bool {
 			return false
 		}
 		l.begun.Store(true)
-		s.last.Store(now.UnixNano())
+		l.up.heard(now)
 		if l.video && b.Arrived > s.seen.Load() {
 			s.seen.Store(b.Arrived)
 		}

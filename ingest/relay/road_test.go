@@ -307,23 +307,20 @@ func TestOriginDiesAndTheStreamComesBackElsewhere(t *testing.T) {
 	v := watch(t, edge)
 	v.reaches(t, 0, 50, 3*time.Second)
 
-	path.cut.Store(true) // no goodbye
-	reg.set(first.source(path.addr(), 1))
+	path.cut.Store(true) // no goodbye, and the registry does not know yet
 	died := time.Now()
 	stop()
-	until(t, 3*time.Second, func() string {
+	until(t, 10*time.Second, func() string {
 		if info, ok := edge.hub.Info(key); !ok || info.Relayed {
 			return fmt.Sprintf("the edge has not noticed: %+v", info)
 		}
 		return ""
 	})
-	if took := time.Since(died); took > 2500*time.Millisecond {
+	if took := time.Since(died); took > 3*time.Second { // 2 s, and a machine that does other things too
 		t.Errorf("noticed after %v", took)
 	}
 	n := v.frames(0)
-	second.hub.List() // other identity, other address, other numbers, tracks in another order
-	cam2 := publish(t, second, 40000, video, audio)
-	cam2.roll(t, 10*time.Millisecond, 20, 2, 500, true)
+	publish(t, second, 40000, video, audio).roll(t, 10*time.Millisecond, 20, 2, 500, true)
 	reg.set(second.source("", 2))
 	v.reaches(t, 0, n+100, 6*time.Second)
 	v.reaches(t, 1, n+100, 6*time.Second)
@@ -353,7 +350,7 @@ func TestSameOriginAfterACut(t *testing.T) {
 	v := watch(t, edge)
 	v.reaches(t, 0, 100, 3*time.Second)
 	path.cut.Store(true)
-	until(t, 3*time.Second, func() string {
+	until(t, 10*time.Second, func() string {
 		if info, _ := edge.hub.Info(key); info.Relayed {
 			return "the edge has not noticed"
 		}
@@ -366,20 +363,20 @@ func TestSameOriginAfterACut(t *testing.T) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	// The cached GOP began before the cut. Shown again, it would put the viewer seconds behind.
-	behind := time.Duration(v.stamps[0][len(v.stamps[0])-1]-v.stamps[0][n])*time.Second/90000 - v.arrived[len(v.arrived)-1].Sub(v.arrived[n])
-	// The camera's clock runs at 3,000 ticks for each 10 ms.
-	if real := v.arrived[len(v.arrived)-1].Sub(v.arrived[n]); len(v.arrived)-n > int(real/(8*time.Millisecond))+20 {
-		t.Errorf("%d frames in %v: the old GOP was shown again (%v ahead)", len(v.arrived)-n, real, behind)
+	took := v.arrived[len(v.arrived)-1].Sub(v.arrived[n])
+	if due := int(took / (10 * time.Millisecond)); len(v.arrived)-n > due+30 {
+		t.Errorf("%d frames came in %v: the old GOP was shown again", len(v.arrived)-n, took)
 	}
 }
 
 func TestStreamMovesToAnotherOrigin(t *testing.T) {
+	noLeaks(t)
 	for _, c := range []struct {
 		name string
 		hint bool // the first origin knows that it lost the stream
 	}{{"and the first one says so", true}, {"and the first one does not know", false}} {
 		t.Run(c.name, func(t *testing.T) {
-			noLeaks(t)
+			t.Parallel()
 			reg := &registry{}
 			var lost func()
 			first := start(t, reg, "o1", options{hub: stream.Config{Own: func(_ context.Context, _ media.Key, f func()) (stream.Holding, error) {
@@ -413,6 +410,7 @@ func (held) Report(bool, []string) {}
 func (held) Release()              {}
 
 func TestHowStreamsEnd(t *testing.T) {
+	noLeaks(t)
 	for _, c := range []struct {
 		name string
 		do   func(origin *node, cam *camera, reg *registry)
@@ -423,7 +421,7 @@ func TestHowStreamsEnd(t *testing.T) {
 		{"the origin stops and nobody takes over", func(o *node, _ *camera, reg *registry) { o.stop() }, stream.ErrLost},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			noLeaks(t)
+			t.Parallel()
 			reg := &registry{}
 			quick := stream.Config{Grace: 700 * time.Millisecond, Farewell: 200 * time.Millisecond}
 			origin, edge := start(t, reg, "o", options{hub: quick}), start(t, reg, "e", options{hub: quick, grace: 500 * time.Millisecond})

@@ -68,14 +68,18 @@ func (s *session) lookup(ctx context.Context) (Source, error) {
 // run keeps the stream until nobody wants it, it is over, or it can't be found any more.
 func (s *session) run() {
 	defer s.relay.exit(s)
+	var search search
 	for {
 		reason := s.wait()
+		if s.up.came.Load() || time.Since(s.up.began) > s.relay.cfg.Grace {
+			search = newSearch(s.relay.cfg.Grace)
+		}
 		s.leave(reason)
 		if errors.Is(reason, errUnwanted) || errors.Is(reason, stream.ErrStopped) || s.ctx.Err() != nil {
 			return
 		}
 		s.relay.cfg.Log.Warn("upstream lost, looking for the stream", "stream", s.key, "reason", reason)
-		if !s.find() {
+		if !s.find(&search) {
 			return
 		}
 	}
@@ -126,12 +130,38 @@ func (s *session) movedOn() bool {
 	return err == nil && src.Epoch > s.epoch
 }
 
+// search is for how long and how often a lost stream is looked for. It goes on when a node was
+// found from which nothing came.
+type search struct {
+	over  time.Time
+	pause time.Duration // before the next attempt
+}
+
+func newSearch(grace time.Duration) search { return search{over: time.Now().Add(grace)} }
+
 // find attaches again, to whichever node has the stream then; false when it was given up.
-func (s *session) find() bool {
-	over := time.Now().Add(s.relay.cfg.Grace)
-	for pause := retryLeast; ; pause = min(2*pause, retryMost) {
-		if info, ok := s.relay.cfg.Hub.Info(s.key); !ok || info.Flowing {
-			return false // its grace is over, its viewers are gone, or it is published here
+func (s *session) find(f *search) bool {
+	if f.over.IsZero() {
+		*f = newSearch(s.relay.cfg.Grace)
+	}
+	var why error
+	for {
+		select {
+		case <-time.After(f.pause):
+		case <-s.ctx.Done():
+			return false
+		}
+		f.pause = min(max(2*f.pause, retryLeast), retryMost)
+		info, ok := s.relay.cfg.Hub.Info(s.key)
+		if !ok || info.Flowing {
+			return false // its grace is over, or it is published here
+		}
+		if time.Now().After(f.over) {
+			s.relay.cfg.Log.Warn("stream not found again", "stream", s.key, "reason", why)
+			return false
+		}
+		if info.Viewers+info.Relays == 0 {
+			continue // nobody to find it for
 		}
 		ctx, cancel := context.WithTimeout(s.ctx, attachWithin)
 		err := s.attach(ctx)
@@ -139,17 +169,10 @@ func (s *session) find() bool {
 		switch {
 		case err == nil:
 			return true
-		case errors.Is(err, stream.ErrInUse), s.ctx.Err() != nil:
+		case errors.Is(err, stream.ErrInUse):
 			return false // published here meanwhile
-		case time.Now().After(over):
-			s.relay.cfg.Log.Warn("stream not found again", "stream", s.key, "err", err)
-			return false
 		}
-		select {
-		case <-time.After(pause):
-		case <-s.ctx.Done():
-			return false
-		}
+		why = err
 	}
 }
 

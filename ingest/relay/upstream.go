@@ -32,6 +32,7 @@ type upstream struct {
 	wg      sync.WaitGroup
 	cancel  context.CancelFunc
 
+	came       atomic.Bool   // media or a message
 	generation atomic.Uint64 // of the tracks that are on the hub, or about to be
 
 	mu     sync.Mutex
@@ -191,11 +192,19 @@ func (up *upstream) listen(ctx context.Context) error {
 				return err
 			}
 		case wire.Message:
-			up.session.last.Store(time.Now().UnixNano())
+			up.heard(time.Now())
 			up.pub.Message(media.Message(f))
 		case wire.End:
 			return reason(f.Code)
 		}
+	}
+}
+
+// heard notes that something came.
+func (up *upstream) heard(now time.Time) {
+	up.session.last.Store(now.UnixNano())
+	if !up.came.Load() {
+		up.came.Store(true)
 	}
 }
 
