@@ -30,7 +30,7 @@ type Burst struct {
 	Track     int    // index into the stream's tracks
 	Timestamp uint32 // RTP timestamp, in units of the track's clock
 	Captured  int64  // wall clock of the timestamp, Unix nanoseconds, by the publisher's clock; 0 unknown
-	Arrived   int64  // wall clock of arrival at this node, Unix nanoseconds
+	Arrived   int64  // when it came to the node it was published to, Unix nanoseconds of this node's clock
 	Key       bool   // begins a key frame: a decoder can start here
 	Packets   []Packet
 

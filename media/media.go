@@ -81,7 +81,7 @@ func CodecNames(tracks []Track) []string {
 	return names
 }
 
-// Message is one message of a stream's data channel.
+// Message is one message of a stream's data channel. Whoever hands it on no longer changes its data.
 type Message struct {
 	Binary bool // binary, else UTF-8 text (RFC 8831 §8)
 	Data   []byte

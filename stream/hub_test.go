@@ -187,6 +187,21 @@ func TestPublisherThatReconnectsIsSpliced(t *testing.T) {
 	})
 }
 
+func TestDiscontinuityKeepsTheClock(t *testing.T) {
+	world(t, Config{}, func(t *testing.T, h *Hub) {
+		p := publish(t, h, PublishOptions{})
+		r, _ := subscribe(t, h)
+		p.Write(frame(0, true, 1000, 10, 1))
+		pass(time.Second)
+		p.Discontinuity(0)
+		p.Write(frame(0, false, 40000, 40, 1)) // can't be decoded without what was left out
+		p.Write(frame(0, true, 43000, 41, 1))
+		if got := fmt.Sprint(r.seqs, r.stamps); got != "[10 11] [1000 43000]" {
+			t.Errorf("numbers and timestamps %s", got)
+		}
+	})
+}
+
 func TestTakeover(t *testing.T) {
 	for _, c := range []struct {
 		name       string

@@ -22,15 +22,15 @@ type Publisher struct {
 // numbers are rewritten. Different tracks may be written from different goroutines.
 func (p *Publisher) Write(b *media.Burst) { p.stream.write(p, b) }
 
-// Discontinuity says that what follows on a track does not continue what came before: it is
-// numbered without a gap, and video goes on at the next key frame.
+// Discontinuity says that packets were left out before the next ones on a track: those are
+// numbered without a gap, and video goes on at the next key frame. The track's clock is still the same.
 func (p *Publisher) Discontinuity(track int) {
 	s := p.stream
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !p.detached && track < len(p.lanes) {
 		i := p.lanes[track]
-		s.lanes[i].splice.restart(s.tracks[i].Kind == media.Video)
+		s.lanes[i].splice.skip(s.tracks[i].Kind == media.Video)
 	}
 }
 

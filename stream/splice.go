@@ -11,6 +11,7 @@ type splice struct {
 	begun   bool // something was sent on this track
 	joining bool // the next packet comes from a new publisher or after a discontinuity
 	waiting bool // joining, and only a key frame will do
+	anew    bool // joining, and the timestamps are another clock's
 
 	seqShift uint16 // out = in + shift
 	tsShift  uint32
@@ -25,8 +26,12 @@ type splice struct {
 // guarded is for how many packets after a joint late ones are recognised by their number.
 const guarded = 1 << 14
 
-// restart says that the next packets come from elsewhere.
-func (s *splice) restart(video bool) { s.joining, s.waiting = true, video && s.begun }
+// restart says that the next packets come from another publisher.
+func (s *splice) restart(video bool) { s.joining, s.waiting, s.anew = true, video && s.begun, true }
+
+// skip says that packets are missing before the next ones, which come from the same publisher:
+// their timestamps go on as they were, so that sound and picture stay together.
+func (s *splice) skip(video bool) { s.joining, s.waiting = true, video && s.begun }
 
 // rewrite renumbers a burst in place. It reports false when the burst must not be sent.
 func (s *splice) rewrite(b *media.Burst, clockRate uint32) bool {
@@ -36,13 +41,15 @@ func (s *splice) rewrite(b *media.Burst, clockRate uint32) bool {
 		}
 		in := b.Packets[0].Seq
 		if s.begun {
-			passed := max(b.Arrived-s.lastAt, 0)
-			ticks := max(uint32(passed/1e3*int64(clockRate)/1e6), 1)
 			s.seqShift = s.lastSeq + 1 - in
-			s.tsShift = s.lastTS + ticks - b.Timestamp
+			if s.anew {
+				passed := max(b.Arrived-s.lastAt, 0)
+				ticks := max(uint32(passed/1e3*int64(clockRate)/1e6), 1)
+				s.tsShift = s.lastTS + ticks - b.Timestamp
+			}
 		}
 		s.first, s.guard = in, guarded
-		s.joining, s.waiting = false, false
+		s.joining, s.waiting, s.anew = false, false, false
 	}
 	b.Timestamp += s.tsShift
 	kept := b.Packets[:0]
