@@ -51,7 +51,7 @@ func (p *Publisher) Message(m media.Message) {
 }
 
 // Close ends the publisher; the stream waits for another one for a while. The reason is ErrStopped when the
-// user wanted it, else what went wrong. Closing twice does nothing.
+// user wanted it, ErrClosing when the node stops, else what went wrong. Closing twice does nothing.
 func (p *Publisher) Close(reason error) {
 	s := p.stream
 	s.mu.Lock()
@@ -63,11 +63,14 @@ func (p *Publisher) Close(reason error) {
 	if p.detached {
 		return
 	}
-	if !errors.Is(reason, ErrStopped) {
+	switch {
+	case errors.Is(reason, ErrStopped):
+		reason = ErrStopped
+	case errors.Is(reason, ErrClosing):
+		reason = ErrClosing
+	default:
 		s.cfg.Log.Warn("publisher lost", "stream", s.key, "reason", reason, "grace", s.cfg.Grace)
 		reason = ErrLost
-	} else {
-		reason = ErrStopped
 	}
 	s.detachLocked(p, reason)
 }
