@@ -100,7 +100,7 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	n.cfg.ID = cmp.Or(cfg.ID, defaultID())
 	n.log = deps.Log.With("node", n.cfg.ID)
 	n.load.Store(&[2]float64{})
-	trusted, err := prefixes(cfg.TrustedProxies)
+	trusted, err := config.Prefixes(cfg.TrustedProxies)
 	if err != nil {
 		return nil, err
 	}
@@ -144,22 +144,6 @@ func defaultID() string {
 		id = id[:48]
 	}
 	return fmt.Sprintf("%s-%d", id, os.Getpid())
-}
-
-func prefixes(list []string) ([]netip.Prefix, error) {
-	var all []netip.Prefix
-	for _, s := range list {
-		if a, err := netip.ParseAddr(s); err == nil {
-			all = append(all, netip.PrefixFrom(a, a.BitLen()))
-			continue
-		}
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
-			return nil, fmt.Errorf("trusted proxy %q: %w", s, err)
-		}
-		all = append(all, p)
-	}
-	return all, nil
 }
 
 // Listen binds the node's ports.
