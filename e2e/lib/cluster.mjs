@@ -38,6 +38,9 @@ export async function startCluster({ origins = 1, edges = 2, args = [] } = {}) {
   const [publishPort, playPort] = await freePorts(2);
   const child = spawn(binary, ['up', '--dir', dir, '--publish-port', publishPort, '--play-port', playPort,
     '--origins', origins, '--edges', edges, ...args].map(String), { cwd: dir, env, stdio: ['ignore', 'pipe', 'pipe'] });
+  const end = () => child.kill('SIGKILL'); // its own children end with it
+  const interrupted = () => process.exit(1);
+  process.once('exit', end).once('SIGTERM', interrupted).once('SIGINT', interrupted);
   const lines = [];
   const exited = new Promise((resolve) => {
     child.once('close', (code, signal) => resolve(code ?? signal)); // its output has been read
@@ -76,6 +79,7 @@ export async function startCluster({ origins = 1, edges = 2, args = [] } = {}) {
       const late = setTimeout(() => child.kill('SIGKILL'), stopWithin);
       const code = await exited;
       clearTimeout(late);
+      process.off('exit', end).off('SIGTERM', interrupted).off('SIGINT', interrupted);
       if (code !== 0) {
         throw new Error([`sluice up ended with ${code}`, ...lines.slice(-20), ...logs(dir)].join('\n'));
       }
