@@ -79,19 +79,21 @@ func TestBurstKeepsPayloadsWhileItGrows(t *testing.T) {
 }
 
 func TestBurstReferences(t *testing.T) {
-	b := NewBurst(0, 0)
-	b.Retain()
-	b.Release()
-	b.Release()
-	for name, f := range map[string]func(){"Release": b.Release, "Retain": func() { b.refs.Store(0); b.Retain() }} {
-		func() {
+	for name, f := range map[string]func(*Burst){"Release": (*Burst).Release, "Retain": func(b *Burst) { b.Retain() }} {
+		t.Run(name+" after the last release panics", func(t *testing.T) {
+			b := &Burst{} // not of the pool, which must not get it twice
+			b.refs.Store(1)
+			b.mem = make([]byte, 0, 17*burstMemory)
+			b.Retain()
+			b.Release()
+			b.Release()
 			defer func() {
 				if recover() == nil {
-					t.Errorf("%s of a released burst did not panic", name)
+					t.Error("it did not")
 				}
 			}()
-			f()
-		}()
+			f(b)
+		})
 	}
 }
 
