@@ -103,27 +103,29 @@ func vp8Key(p []byte) bool {
 	if len(p) < 2 || p[0]&0x10 == 0 || p[0]&0x07 != 0 { // S set, partition 0
 		return false
 	}
-	i := 1
-	if p[0]&0x80 != 0 { // X: extensions
-		x := p[1]
-		i = 2
-		if x&0x80 != 0 { // I: picture id of 7 or 15 bits
-			if i >= len(p) {
-				return false
-			}
-			if p[i]&0x80 != 0 {
-				i++
-			}
-			i++
-		}
-		if x&0x40 != 0 { // L: TL0PICIDX
-			i++
-		}
-		if x&0x30 != 0 { // T or K
-			i++
-		}
-	}
+	i := vp8Descriptor(p)
 	return i < len(p) && p[i]&0x01 == 0 // P: inverse key frame flag
+}
+
+// vp8Descriptor is the length of the payload descriptor; it may be more than the payload has.
+func vp8Descriptor(p []byte) int {
+	if p[0]&0x80 == 0 { // X: extensions
+		return 1
+	}
+	x, i := p[1], 2
+	if x&0x80 != 0 { // I: picture id of 7 or 15 bits
+		if i < len(p) && p[i]&0x80 != 0 {
+			i++
+		}
+		i++
+	}
+	if x&0x40 != 0 { // L: TL0PICIDX
+		i++
+	}
+	if x&0x30 != 0 { // T or K
+		i++
+	}
+	return i
 }
 
 // vp9Key reads the payload descriptor of RFC 9628 §4.2.

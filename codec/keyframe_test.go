@@ -57,12 +57,16 @@ func TestStartsKeyFrame(t *testing.T) {
 }
 
 func FuzzStartsKeyFrame(f *testing.F) {
+	for _, c := range sizeCases {
+		f.Add(c.codec, c.payload)
+	}
 	for _, c := range keyCases {
 		f.Add(c.codec, c.payload)
 	}
 	f.Fuzz(func(t *testing.T, codec string, payload []byte) {
 		before := bytes.Clone(payload)
 		StartsKeyFrame(codec, payload)
+		PictureSize(codec, payload)
 		if !bytes.Equal(before, payload) {
 			t.Fatal("the payload was modified")
 		}

@@ -111,9 +111,13 @@ describe('one publisher, one viewer', () => {
   }
 
   test('questions about the stream have true answers', async () => {
-    await call(view, 'getStreamInfo', 'stream1');
-    const { data } = await hears(view, 'streamInformation');
-    assert.ok(['H264', 'VP8'].includes(data.streamInfo[0].videoCodec), JSON.stringify(data));
+    await until('the figures of the stream', async () => { // an edge measures for a second
+      const skip = await count(view, 'streamInformation');
+      await call(view, 'getStreamInfo', 'stream1');
+      const { data } = await hears(view, 'streamInformation', { skip });
+      const [info] = data.streamInfo;
+      return [['H264', 'VP8'].includes(info.videoCodec) && info.streamWidth > 0 && info.streamHeight > 0 && info.videoBitrate > 10_000 && info.audioBitrate > 1000, data];
+    });
     await call(view, 'getBroadcastObject', 'stream1');
     const object = JSON.parse((await hears(view, 'broadcastObject')).data.broadcast);
     assert.equal(object.streamId, 'stream1');

@@ -282,13 +282,29 @@ func (h *Hub) pull(ctx context.Context, key media.Key) error {
 // Info describes a stream at one moment.
 type Info struct {
 	Key     media.Key
-	Tracks  []media.Track
+	Tracks  []TrackInfo
 	Flowing bool // media arrived within the last Silence
 	Relayed bool // its publisher is on another node
 	Viewers int
 	Relays  int // other nodes that take it from here
 	Started time.Time
 	Bytes   uint64 // RTP payload received since the start
+}
+
+// TrackInfo describes a track of a stream.
+type TrackInfo struct {
+	media.Track
+	Bitrate       int // bit/s of payload in the last second or so
+	Width, Height int // pixels; 0: not known
+}
+
+// Codecs names the codecs of a stream, video first.
+func (i Info) Codecs() []string {
+	tracks := make([]media.Track, len(i.Tracks))
+	for j, t := range i.Tracks {
+		tracks[j] = t.Track
+	}
+	return media.CodecNames(tracks)
 }
 
 // List describes all streams, ordered by key.

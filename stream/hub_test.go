@@ -187,6 +187,38 @@ func TestPublisherThatReconnectsIsSpliced(t *testing.T) {
 	})
 }
 
+func TestInfo(t *testing.T) {
+	world(t, Config{}, func(t *testing.T, h *Hub) {
+		p := publish(t, h, PublishOptions{})
+		sps := []byte{0x67, 0x64, 0x00, 0x0d, 0xac, 0xd9, 0x41, 0x50, 0x87, 0x88, 0x88, 0xc0, 0x44, 0x00, 0x00, 0x03, 0x00, 0x04, 0x00, 0x00, 0x03, 0x00, 0xf0, 0x3c, 0x50, 0xa6, 0x58}
+		for i := range 50 { // 27 bytes every 20 ms: 10,800 bit/s
+			b := media.NewBurst(0, uint32(i))
+			b.Append(uint16(i), true, sps)
+			p.Write(b)
+			pass(20 * time.Millisecond)
+		}
+		pass(time.Second)
+		synctest.Wait()
+		i, ok := h.Info(key)
+		if !ok || len(i.Tracks) != 1 || i.Tracks[0].Width != 322 || i.Tracks[0].Height != 242 || i.Bytes != 50*27 || fmt.Sprint(i.Codecs()) != "[H264]" {
+			t.Errorf("%+v", i)
+		}
+		if i.Flowing || i.Tracks[0].Bitrate != 0 {
+			t.Errorf("a silent stream flows (%v) with %d bit/s", i.Flowing, i.Tracks[0].Bitrate)
+		}
+		for j := range 110 {
+			b := media.NewBurst(0, uint32(50+j))
+			b.Append(uint16(50+j), true, sps)
+			p.Write(b)
+			pass(20 * time.Millisecond)
+		}
+		synctest.Wait()
+		if i, _ := h.Info(key); !i.Flowing || i.Tracks[0].Bitrate < 10_000 || i.Tracks[0].Bitrate > 11_600 {
+			t.Errorf("flows %v with %d bit/s, want about 10,800", i.Flowing, i.Tracks[0].Bitrate)
+		}
+	})
+}
+
 func TestDiscontinuityKeepsTheClock(t *testing.T) {
 	world(t, Config{}, func(t *testing.T, h *Hub) {
 		p := publish(t, h, PublishOptions{})

@@ -35,6 +35,38 @@ type lane struct {
 	gop     gop       // video only
 	keyAt   time.Time // when a key frame was last requested
 	keyWant bool      // a request waits until KeyLeast has passed
+
+	bytes    uint64 // payload since the start
+	counted  uint64 // of them at the last measurement
+	measured time.Time
+	rate     int // bit/s between the last two measurements
+	width    int // of the picture; 0: not known yet
+	height   int
+}
+
+// rateEvery is over how long a track's bitrate is measured.
+const rateEvery = time.Second
+
+// measure updates the bitrate.
+func (l *lane) measure(now time.Time) {
+	over := now.Sub(l.measured)
+	if over < rateEvery {
+		return
+	}
+	if !l.measured.IsZero() {
+		l.rate = int(float64(l.bytes-l.counted) * 8 / over.Seconds())
+	}
+	l.measured, l.counted = now, l.bytes
+}
+
+// look reads the picture's size from a key frame.
+func (l *lane) look(codecName string, b *media.Burst) {
+	for i := range b.Packets {
+		if w, h, ok := codec.PictureSize(codecName, b.Packets[i].Payload); ok {
+			l.width, l.height = w, h
+			return
+		}
+	}
 }
 
 func newStream(key media.Key, cfg *Config) *Stream {
@@ -148,13 +180,16 @@ func (s *Stream) write(p *Publisher, b *media.Burst) {
 	l, t := &s.lanes[b.Track], s.tracks[b.Track]
 	s.last = time.Now()
 	s.bytes += uint64(b.Size())
+	l.bytes += uint64(b.Size())
 	if !s.flowing {
 		s.flowing = true
 		s.reportLocked()
 	}
 	video := t.Kind == media.Video
 	if video {
-		b.Key = startsKeyFrame(t.Codec.Name, b)
+		if b.Key = startsKeyFrame(t.Codec.Name, b); b.Key {
+			l.look(t.Codec.Name, b)
+		}
 	}
 	if !l.splice.rewrite(b, t.Codec.ClockRate) {
 		if video {
@@ -209,6 +244,7 @@ func (s *Stream) sweep(now time.Time) (over error, moved bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.lanes {
+		s.lanes[i].measure(now)
 		if s.lanes[i].keyWant {
 			s.requestKeyLocked(i)
 		}
@@ -279,9 +315,13 @@ func (s *Stream) finish(reason error) {
 func (s *Stream) info() Info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := Info{Key: s.key, Tracks: s.tracks, Started: s.started, Bytes: s.bytes, Flowing: s.flowsLocked()}
+	i := Info{Key: s.key, Started: s.started, Bytes: s.bytes, Flowing: s.flowsLocked()}
 	if s.pub != nil {
 		i.Relayed = s.pub.options.Relayed
+	}
+	for j := range s.lanes {
+		l := &s.lanes[j]
+		i.Tracks = append(i.Tracks, TrackInfo{Track: s.tracks[j], Bitrate: l.rate, Width: l.width, Height: l.height})
 	}
 	for _, sub := range s.subs {
 		if sub.options.Relay {

@@ -22,9 +22,9 @@ type Stream struct {
 	Codecs      []string
 	Origin      string // node
 	Started     time.Time
-	Bytes       uint64 // received by this node since Since
-	Since       time.Time
-	Viewers     int // in the whole cluster
+	Bytes       uint64             // received by this node
+	Tracks      []stream.TrackInfo // as they pass this node; none: they don't
+	Viewers     int                // in the whole cluster
 }
 
 // answer answers a question about a stream.
@@ -62,15 +62,15 @@ func (s *socket) answer(r request, key media.Key) {
 	s.sayAll(m)
 }
 
-// bitrate is the average since this node has the stream, in bit/s; 0: not known.
-func (i Stream) bitrate(now time.Time) int {
-	if over := now.Sub(i.Since).Seconds(); !i.Since.IsZero() && over >= 1 {
-		return int(float64(i.Bytes) * 8 / over)
+// bitrate is that of all tracks, in bit/s.
+func (i Stream) bitrate() (sum int) {
+	for _, t := range i.Tracks {
+		sum += t.Bitrate
 	}
-	return 0
+	return sum
 }
 
-// rendition describes the stream as its one rendition.
+// rendition describes the stream as its one rendition. What doesn't pass this node has no figures.
 func (i Stream) rendition() rendition {
 	r := rendition{}
 	for _, name := range i.Codecs {
@@ -78,11 +78,12 @@ func (i Stream) rendition() rendition {
 			r.VideoCodec = name
 		}
 	}
-	switch rate := i.bitrate(time.Now()); {
-	case r.VideoCodec == "":
-		r.AudioBitrate = rate
-	case len(i.Codecs) == 1:
-		r.VideoBitrate = rate
+	for _, t := range i.Tracks {
+		if t.Kind == media.Video {
+			r.StreamWidth, r.StreamHeight, r.VideoBitrate = t.Width, t.Height, t.Bitrate
+		} else {
+			r.AudioBitrate = t.Bitrate
+		}
 	}
 	return r
 }
@@ -110,7 +111,7 @@ type broadcast struct {
 
 func (i Stream) broadcast(key media.Key, now time.Time) broadcast {
 	b := broadcast{StreamID: key.ID, Status: "finished", Type: "liveStream", OriginAdress: i.Origin, WebRTCViewerCount: i.Viewers,
-		ReceivedBytes: i.Bytes, Bitrate: i.bitrate(now), Zombi: true, SubTrackStreamIDs: []string{}}
+		ReceivedBytes: i.Bytes, Bitrate: i.bitrate(), Zombi: true, SubTrackStreamIDs: []string{}}
 	if !i.Started.IsZero() {
 		b.Date = i.Started.UnixMilli()
 		b.StartTime = b.Date
@@ -145,7 +146,7 @@ func (k Known) Stream(ctx context.Context, key media.Key) (Stream, bool, error) 
 	s := Stream{Origin: there.Origin, Started: there.Started, Codecs: there.Codecs, Live: there.State == cluster.Broadcasting,
 		Interrupted: there.State == cluster.Interrupted}
 	if local {
-		s.Codecs, s.Bytes, s.Since = media.CodecNames(here.Tracks), here.Bytes, here.Started
+		s.Codecs, s.Bytes, s.Tracks = here.Codecs(), here.Bytes, here.Tracks
 		s.Live = here.Flowing
 		s.Interrupted = !here.Flowing
 		if s.Started.IsZero() {

@@ -109,7 +109,14 @@ func (w *world) Stream(_ context.Context, key media.Key) (Stream, bool, error) {
 		return Stream{}, false, errors.New("registry is away")
 	}
 	live, known := w.live[key.ID]
-	return Stream{Live: live, Codecs: []string{"H264", "opus"}, Origin: "origin-1", Viewers: 3}, known, nil
+	s := Stream{Live: live, Codecs: []string{"H264", "opus"}, Origin: "origin-1", Viewers: 3}
+	if live {
+		s.Tracks = []stream.TrackInfo{
+			{Track: media.Track{Kind: media.Video}, Bitrate: 2_500_000, Width: 1280, Height: 720},
+			{Track: media.Track{Kind: media.Audio}, Bitrate: 64_000},
+		}
+	}
+	return s, known, nil
 }
 
 func (w *world) Watch(key media.Key, f func()) func() {
