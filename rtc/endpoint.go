@@ -127,13 +127,18 @@ func (e *Endpoint) addresses(host string) ([]netip.Addr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list this machine's addresses: %w", err)
 	}
-	var hosts []netip.Addr
+	var hosts, loopback []netip.Addr
 	for _, a := range all {
 		prefix, err := netip.ParsePrefix(a.String())
-		if err == nil && !prefix.Addr().IsLinkLocalUnicast() && !(prefix.Addr().Is6() && prefix.Addr().IsLoopback()) {
+		switch {
+		case err != nil || prefix.Addr().IsLinkLocalUnicast():
+		case !prefix.Addr().IsLoopback():
 			hosts = append(hosts, prefix.Addr().Unmap())
+		case prefix.Addr().Is4():
+			loopback = append(loopback, prefix.Addr())
 		}
 	}
+	hosts = append(hosts, loopback...) // last: there are clients that use the first candidate only
 	if len(hosts) == 0 {
 		return nil, errors.New("this machine has no address to send media from")
 	}
@@ -181,8 +186,8 @@ func (e *Endpoint) Sessions() int {
 	return len(e.sessions)
 }
 
-// api makes a Pion API whose sessions share the port.
-func (e *Endpoint) api(m *webrtc.MediaEngine, options ...func(*webrtc.API)) *webrtc.API {
+// api makes a Pion API whose sessions share the port; role is ours in DTLS when we answer.
+func (e *Endpoint) api(m *webrtc.MediaEngine, role webrtc.DTLSRole, options ...func(*webrtc.API)) *webrtc.API {
 	s := webrtc.SettingEngine{LoggerFactory: e.logging}
 	s.SetLite(true) // RFC 8445 §2.5: we have reachable addresses and wait to be checked
 	s.SetICEUDPMux(e.mux)
@@ -193,7 +198,7 @@ func (e *Endpoint) api(m *webrtc.MediaEngine, options ...func(*webrtc.API)) *web
 	s.SetDTLSRetransmissionInterval(100 * time.Millisecond)
 	s.SetReceiveMTU(1500)
 	s.SetFireOnTrackBeforeFirstRTP(true)
-	_ = s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer) // only an unknown role fails
+	_ = s.SetAnsweringDTLSRole(role) // only an unknown role fails
 	options = append(options, webrtc.WithMediaEngine(m), webrtc.WithSettingEngine(s))
 	return webrtc.NewAPI(options...)
 }

@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -27,8 +28,11 @@ type format struct {
 
 // section is one media line of an offer that carries RTP.
 type section struct {
-	kind    media.Kind
-	formats []format // in the offer's order of preference
+	kind     media.Kind
+	formats  []format // in the offer's order of preference
+	sends    bool     // the peer's direction is sendonly or sendrecv
+	receives bool     // recvonly or sendrecv
+	sources  bool     // it names its SSRCs (RFC 5576), without which retransmissions can't be told from media
 }
 
 // parseOffer reads the RTP media lines of an offer; data says whether it has a data channel's.
@@ -49,14 +53,28 @@ func parseOffer(text string) (sections []section, data bool, err error) {
 				continue // RFC 8829 §5.2.2: rejected
 			}
 		}
+		s := section{formats: formats(m)}
 		switch m.MediaName.Media {
 		case "audio":
-			sections = append(sections, section{media.Audio, formats(m)})
+			s.kind = media.Audio
 		case "video":
-			sections = append(sections, section{media.Video, formats(m)})
+			s.kind = media.Video
 		case "application":
 			data = true
+			continue
+		default:
+			continue
 		}
+		_, s.sources = m.Attribute("ssrc")
+		_, sendonly := m.Attribute("sendonly")
+		_, recvonly := m.Attribute("recvonly")
+		_, sendrecv := m.Attribute("sendrecv")
+		_, inactive := m.Attribute("inactive")
+		if !sendonly && !recvonly && !sendrecv && !inactive {
+			return nil, false, fmt.Errorf("%w: the %s has no direction, such as sendonly", ErrBadSDP, s.kind)
+		}
+		s.sends, s.receives = sendonly || sendrecv, recvonly || sendrecv
+		sections = append(sections, s)
 	}
 	if len(sections) == 0 && !data {
 		return nil, false, fmt.Errorf("%w: it has neither audio, video nor data", ErrBadSDP)
@@ -142,12 +160,14 @@ func choosePublished(formats []format, order []string) (format, bool) {
 func publishScore(f format) int {
 	switch f.codec.Name {
 	case media.H264:
-		if f.codec.Param("packetization-mode") != "1" { // RFC 6184 §6.2: frames larger than a packet need it
-			return 0
+		score := 1
+		if f.codec.Param("packetization-mode") == "1" { // RFC 6184 §6.2: slices larger than a packet need it. Mode 0 is a part of it
+			score += 2
 		}
 		if strings.HasPrefix(strings.ToLower(f.codec.Param("profile-level-id")), "42e0") {
-			return 2 // constrained baseline: what every player decodes
+			score++ // constrained baseline: what every player decodes
 		}
+		return score
 	case media.VP9:
 		if p := f.codec.Param("profile-id"); p != "" && p != "0" {
 			return 0
@@ -254,6 +274,82 @@ func offered(t media.Track, next uint8) []format {
 		return formats
 	}
 	return []format{own}
+}
+
+// withoutLayers takes simulcast out of an offer (RFC 8853), of which one layer would be used: the peer then sends only one.
+func withoutLayers(offer string) string {
+	if !strings.Contains(offer, "a=simulcast:") {
+		return offer
+	}
+	var out strings.Builder
+	for line := range strings.Lines(offer) {
+		if !strings.HasPrefix(line, "a=simulcast:") && !strings.HasPrefix(line, "a=rid:") {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
+}
+
+// answeringRole is ours in DTLS: server, which waits for the peer, unless the peer wants to wait itself. RFC 8842 §5.3
+func answeringRole(offer string) webrtc.DTLSRole {
+	if strings.Contains(offer, "a=setup:passive") {
+		return webrtc.DTLSRoleClient
+	}
+	return webrtc.DTLSRoleServer
+}
+
+// mended gives the media lines of an answer that are refused the mid of the offer, and moves the candidates that
+// stand with one to the first line that is taken: there the transport of the bundle is looked for (RFC 9143 §7.3.3).
+func mended(answer, offer string) string {
+	var a, o sdp.SessionDescription
+	if a.UnmarshalString(answer) != nil || o.UnmarshalString(offer) != nil || len(a.MediaDescriptions) != len(o.MediaDescriptions) {
+		return answer
+	}
+	var first *sdp.MediaDescription
+	var moved []sdp.Attribute
+	refused := false
+	for i, m := range a.MediaDescriptions {
+		if m.MediaName.Port.Value != 0 {
+			first = cmp.Or(first, m)
+			continue
+		}
+		refused = true
+		mid, _ := o.MediaDescriptions[i].Attribute("mid")
+		kept := []sdp.Attribute{sdp.NewAttribute("mid", mid)}
+		for _, line := range m.Attributes {
+			switch {
+			case line.IsICECandidate(), line.Key == sdp.AttrKeyEndOfCandidates:
+				moved = append(moved, line)
+			case line.Key != sdp.AttrKeyMID:
+				kept = append(kept, line)
+			}
+		}
+		m.Attributes = kept
+	}
+	if !refused || first == nil {
+		return answer
+	}
+	first.Attributes = append(first.Attributes, moved...)
+	text, err := a.Marshal()
+	if err != nil {
+		return answer
+	}
+	return string(text)
+}
+
+// sent are the sections that the peer sends. A stream has one of each kind at most (RFC 9725 §4.4.2).
+func sent(sections []section) ([]section, error) {
+	var all []section
+	for _, s := range sections {
+		if !s.sends {
+			continue
+		}
+		if _, had := firstOf(all, s.kind); had {
+			return nil, fmt.Errorf("%w: it sends more than one %s, a stream has one", ErrBadSDP, s.kind)
+		}
+		all = append(all, s)
+	}
+	return all, nil
 }
 
 // firstOf returns the first section of a kind.

@@ -37,3 +37,21 @@ func TestOffersPayloadTypesAreUnique(t *testing.T) {
 		})
 	}
 }
+
+// Clients that use the first candidate only, as ffmpeg does, must not get one that just this machine has.
+func TestLoopbackIsTheLastAddress(t *testing.T) {
+	hosts, err := New(Config{Listen: ":0"}).addresses("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	loopback := false
+	for _, h := range hosts {
+		if loopback && !h.IsLoopback() {
+			t.Fatalf("%s comes after loopback: %v", h, hosts)
+		}
+		loopback = h.IsLoopback()
+	}
+	if !loopback {
+		t.Errorf("no loopback address for clients on this machine: %v", hosts)
+	}
+}

@@ -50,6 +50,10 @@ func (e *Endpoint) AnswerReceiver(offer string, o ReceiverOptions) (*Receiver, s
 	if len(o.Codecs) == 0 {
 		o.Codecs = DefaultCodecs()
 	}
+	offer = withoutLayers(offer)
+	if sections, err = sent(sections); err != nil {
+		return nil, "", err
+	}
 	m := &webrtc.MediaEngine{}
 	var tracks []media.Track
 	for _, kind := range []media.Kind{media.Video, media.Audio} {
@@ -61,7 +65,7 @@ func (e *Endpoint) AnswerReceiver(offer string, o ReceiverOptions) (*Receiver, s
 		if !ok {
 			return nil, "", fmt.Errorf("%w: the offer has no %s codec that is accepted here (%v)", ErrNoCodec, kind, o.Codecs)
 		}
-		if err := register(m, kind, f, true); err != nil {
+		if err := register(m, kind, f, s.sources); err != nil {
 			return nil, "", err
 		}
 		tracks = append(tracks, media.Track{Kind: kind, Codec: f.codec})
@@ -73,7 +77,7 @@ func (e *Endpoint) AnswerReceiver(offer string, o ReceiverOptions) (*Receiver, s
 	if err != nil {
 		return nil, "", fmt.Errorf("open a session: %w", err)
 	}
-	inner, err := e.newSession(e.api(m, webrtc.WithInterceptorRegistry(registry)), o.Events)
+	inner, err := e.newSession(e.api(m, answeringRole(offer), webrtc.WithInterceptorRegistry(registry)), o.Events)
 	if err != nil {
 		return nil, "", err
 	}

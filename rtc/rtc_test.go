@@ -460,7 +460,12 @@ func TestAddCandidate(t *testing.T) {
 		{"candidate:1 1 udp 2130706431 192.0.2.1 5000 typ host", true},
 		{"candidate:1 1 udp 2130706431 0b5a3e9e-0000-4000-8000-000000000000.local 5000 typ host generation 0", true},
 		{"candidate:1 1 tcp 1518280447 192.0.2.1 9 typ host tcptype active", true},
+		{"candidate:1 1 ssltcp 1518280447 192.0.2.1 443 typ host", true},
+		{"candidate:1 1 udp 1 host.example.org 5000 typ host", true},
+		{"candidate:1 1 UDP 41885439 2001:db8::7 50000 typ relay raddr 198.51.100.7 rport 5000", true},
 		{"candidate:nonsense", false},
+		{"candidate:1 1 udp x 192.0.2.1 5000 typ host", false},
+		{"candidate:1 1 udp 1 192.0.2.1 5000 type host", false},
 		{strings.Repeat("x", 2000), false},
 	} {
 		if err := s.AddCandidate(Candidate{Candidate: c.in}); (err == nil) != c.ok {

@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pion/interceptor"
@@ -51,6 +52,7 @@ func (e *Endpoint) AnswerSender(offer string, o SenderOptions) (*Sender, string,
 	if err != nil {
 		return nil, "", err
 	}
+	sections = slices.DeleteFunc(sections, func(s section) bool { return !s.receives })
 	m := &webrtc.MediaEngine{}
 	chosen := make([]*media.Codec, len(o.Tracks))
 	wanted := 0
@@ -72,7 +74,7 @@ func (e *Endpoint) AnswerSender(offer string, o SenderOptions) (*Sender, string,
 	if wanted == 0 && len(o.Tracks) > 0 {
 		return nil, "", fmt.Errorf("%w: the offer asks for nothing that the stream has", ErrNoCodec)
 	}
-	s, err := e.newSender(m, chosen, o)
+	s, err := e.newSender(m, answeringRole(offer), chosen, o)
 	if err != nil {
 		return nil, "", err
 	}
@@ -100,7 +102,7 @@ func (e *Endpoint) OfferSender(o SenderOptions) (*Sender, string, error) {
 			next = max(next, f.pt+1)
 		}
 	}
-	s, err := e.newSender(m, chosen, o)
+	s, err := e.newSender(m, webrtc.DTLSRoleServer, chosen, o)
 	if err != nil {
 		return nil, "", err
 	}
@@ -147,14 +149,14 @@ func (s *Sender) MIDs() []string {
 	return mids
 }
 
-func (e *Endpoint) newSender(m *webrtc.MediaEngine, chosen []*media.Codec, o SenderOptions) (*Sender, error) {
+func (e *Endpoint) newSender(m *webrtc.MediaEngine, role webrtc.DTLSRole, chosen []*media.Codec, o SenderOptions) (*Sender, error) {
 	registry := &interceptor.Registry{}
 	responder, err := nack.NewResponderInterceptor()
 	if err != nil {
 		return nil, fmt.Errorf("open a session: %w", err)
 	}
 	registry.Add(responder)
-	inner, err := e.newSession(e.api(m, webrtc.WithInterceptorRegistry(registry)), o.Events)
+	inner, err := e.newSession(e.api(m, role, webrtc.WithInterceptorRegistry(registry)), o.Events)
 	if err != nil {
 		return nil, err
 	}

@@ -1,14 +1,12 @@
 package rtc
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/pion/ice/v4"
 	"github.com/pion/webrtc/v4"
 
 	"sluice/media"
@@ -149,7 +147,7 @@ func (s *session) answer(offer string) (string, error) {
 		return "", err
 	}
 	s.remote = offer
-	return s.endpoint.announce(s.pc.LocalDescription().SDP), nil
+	return s.endpoint.announce(mended(s.pc.LocalDescription().SDP, offer)), nil
 }
 
 // describe sets our description and waits for its candidates, which takes no network round trip.
@@ -166,8 +164,8 @@ func (s *session) describe(d webrtc.SessionDescription) error {
 	}
 }
 
-// AddCandidate takes a candidate of the peer. An ICE-lite side sends no checks, so it
-// is only looked at: a peer that sends nonsense should know.
+// AddCandidate takes a candidate of the peer. An ICE-lite side sends no checks, so it is only looked at: a peer that
+// sends nonsense should know. Transports, types and host names of any kind pass (RFC 9725 §4.3.2).
 func (s *session) AddCandidate(c Candidate) error {
 	if c.Candidate == "" {
 		return nil
@@ -175,12 +173,14 @@ func (s *session) AddCandidate(c Candidate) error {
 	if len(c.Candidate) > 1024 {
 		return fmt.Errorf("%w: it has more than 1024 bytes", ErrBadCandidate)
 	}
-	text := strings.TrimPrefix(c.Candidate, "candidate:")
-	if _, err := ice.UnmarshalCandidate(text); err != nil && !errors.Is(err, ice.ErrUnknownCandidateTyp) && !strings.Contains(text, " tcp ") {
-		return fmt.Errorf("%w: %w", ErrBadCandidate, err)
+	if !candidateLine.MatchString(c.Candidate) {
+		return fmt.Errorf("%w: %.60q is not foundation, component, transport, priority, address, port, type", ErrBadCandidate, c.Candidate)
 	}
 	return nil
 }
+
+// RFC 8839 §5.1; the foundation may be empty.
+var candidateLine = regexp.MustCompile(`^(candidate:)?[^ ]* [0-9]{1,3} [^ ]+ [0-9]{1,10} [^ ]+ [0-9]{1,5} typ [^ ]+( .*)?$`)
 
 // ice lines of a description, RFC 8839 §5.4.
 var iceLine = regexp.MustCompile(`(?m)^a=ice-(ufrag|pwd):.*?(\r?)$`)
