@@ -52,6 +52,35 @@ func parseFragment(text string) (fragment, error) {
 	return f, nil
 }
 
+// restarted is the answer to an ICE restart: the fragment of our first answer that carries the bundle, with new
+// credentials. The client forgets the candidates that are not in it (RFC 9725 §4.3.3).
+func restarted(answer, ufrag, pwd string) string {
+	var out strings.Builder
+	inMedia := false
+	for line := range strings.Lines(answer) {
+		line = strings.TrimRight(line, "\r\n")
+		name, _, _ := strings.Cut(line, ":")
+		switch {
+		case strings.HasPrefix(line, "m="):
+			if inMedia {
+				return out.String()
+			}
+			inMedia = true
+		case name == "a=ice-ufrag":
+			line = name + ":" + ufrag
+		case name == "a=ice-pwd":
+			line = name + ":" + pwd
+		case name == "a=candidate":
+			line, _, _ = strings.Cut(line, " ufrag ") // of the ICE session before
+		case name == "a=ice-lite", name == "a=ice-options", name == "a=group", name == "a=mid", name == "a=end-of-candidates":
+		default:
+			continue
+		}
+		out.WriteString(line + "\r\n")
+	}
+	return out.String()
+}
+
 // attribute is the first value of an SDP attribute, "" when there is none.
 func attribute(sdp, name string) string {
 	for line := range strings.Lines(sdp) {

@@ -70,8 +70,9 @@ type entry struct {
 	session Session
 	key     media.Key
 	mu      sync.Mutex
-	etag    string // entity tag without quotes: identifies the ICE session (RFC 9725 §4.3.2)
+	etag    string // entity tag without quotes: identifies the ICE session (RFC 9725 §4.3.1)
 	ufrag   string // the client's
+	answer  string // ours, with all our candidates
 }
 
 // New returns a Resource.
@@ -96,17 +97,18 @@ const (
 	maxFragment = 32 << 10
 )
 
-// cors lets pages of any origin use the resource (RFC 9725 §4.6).
-func cors(w http.ResponseWriter, methods string) {
+// cors lets pages of any origin use the resource (RFC 9725 §4.2). There are clients that ask the endpoint by OPTIONS
+// whether its sessions take PATCH, and that send the tag as ETag where they mean If-Match.
+func cors(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", "*")
-	h.Set("Access-Control-Allow-Methods", methods)
-	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match")
-	h.Set("Access-Control-Expose-Headers", "Location, ETag, Link, Accept-Patch, Accept-Post, Retry-After")
+	h.Set("Access-Control-Allow-Methods", "OPTIONS, GET, HEAD, POST, PATCH, DELETE")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match, ETag")
+	h.Set("Access-Control-Expose-Headers", "Location, ETag, Link, Accept-Patch, Accept-Post, Access-Control-Allow-Methods, Retry-After")
 	h.Set("Access-Control-Max-Age", "86400")
 }
 
-// links tells the client its ICE servers (RFC 9725 §4.4).
+// links tells the client its ICE servers (RFC 9725 §4.6).
 func (r *Resource) links(h http.Header) {
 	for _, s := range r.cfg.ICEServers {
 		link := fmt.Sprintf(`<%s>; rel="ice-server"`, s.URL)
@@ -118,19 +120,23 @@ func (r *Resource) links(h http.Header) {
 }
 
 func (r *Resource) endpoint(w http.ResponseWriter, req *http.Request) {
-	const methods = "OPTIONS, POST"
-	cors(w, methods)
+	const methods = "OPTIONS, GET, HEAD, POST"
+	cors(w)
 	key, err := r.key(req)
 	switch {
 	case req.Method == http.MethodOptions:
 		w.Header().Set("Accept-Post", "application/sdp")
 		w.Header().Set("Allow", methods)
-		r.links(w.Header())
+		if req.Header.Get("Access-Control-Request-Method") == "" { // a browser's own question needs none
+			r.links(w.Header())
+		}
 		w.WriteHeader(http.StatusNoContent)
 	case err != nil:
 		r.fail(w, req, err)
 	case req.Method == http.MethodPost:
 		r.fail(w, req, r.post(w, req, key))
+	case req.Method == http.MethodGet || req.Method == http.MethodHead:
+		w.WriteHeader(http.StatusNoContent) // RFC 9725 §4.1: it is there, and has nothing to show
 	default:
 		w.Header().Set("Allow", methods)
 		r.fail(w, req, problem.New(problem.MethodNotAllowed, "POST an SDP offer here"))
@@ -162,7 +168,10 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 		close(opened)
 		return err
 	}
-	e.session = session
+	if strings.Contains(offer, "a=rtcp-mux-only") { // RFC 9725 §4.4.1, RFC 8858 §3
+		answer = strings.ReplaceAll(answer, "a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-mux-only\r\n")
+	}
+	e.session, e.answer = session, answer
 	e.ufrag = attribute(offer, "ice-ufrag")
 	e.etag = tag(attribute(answer, "ice-ufrag"))
 	name = r.cfg.Node + "." + session.ID()
@@ -188,8 +197,8 @@ func tag(ufrag string) string {
 }
 
 func (r *Resource) session(w http.ResponseWriter, req *http.Request) {
-	const methods = "OPTIONS, PATCH, DELETE"
-	cors(w, methods)
+	const methods = "OPTIONS, GET, HEAD, PATCH, DELETE"
+	cors(w)
 	if req.Method == http.MethodOptions {
 		w.Header().Set("Allow", methods)
 		w.Header().Set("Accept-Patch", "application/trickle-ice-sdpfrag")
@@ -211,6 +220,8 @@ func (r *Resource) session(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(http.StatusOK)
 	case http.MethodPatch:
 		r.fail(w, req, e.patch(w, req))
+	case http.MethodGet, http.MethodHead:
+		w.WriteHeader(http.StatusNoContent)
 	default:
 		w.Header().Set("Allow", methods)
 		r.fail(w, req, problem.New(problem.MethodNotAllowed, "PATCH trickles candidates, DELETE ends the session"))
@@ -219,7 +230,7 @@ func (r *Resource) session(w http.ResponseWriter, req *http.Request) {
 
 // patch adds candidates, or restarts ICE (RFC 9725 §4.3).
 func (e *entry) patch(w http.ResponseWriter, req *http.Request) error {
-	match := req.Header.Get("If-Match")
+	match := cmp.Or(req.Header.Get("If-Match"), req.Header.Get("ETag"))
 	if match == "" {
 		return problem.New(problem.NeedETag, `send the session's ETag as If-Match, or If-Match: * to restart ICE`)
 	}
@@ -246,7 +257,7 @@ func (e *entry) patch(w http.ResponseWriter, req *http.Request) error {
 		e.ufrag, e.etag = f.ufrag, tag(ufrag)
 		w.Header().Set("ETag", `"`+e.etag+`"`)
 		w.Header().Set("Content-Type", "application/trickle-ice-sdpfrag")
-		_, _ = fmt.Fprintf(w, "a=ice-lite\r\na=ice-ufrag:%s\r\na=ice-pwd:%s\r\n", ufrag, pwd)
+		_, _ = io.WriteString(w, restarted(e.answer, ufrag, pwd))
 		return nil
 	}
 	for _, c := range f.candidates {
@@ -327,7 +338,10 @@ func (r *Resource) fail(w http.ResponseWriter, req *http.Request, err error) {
 		return
 	}
 	p := ProblemOf(err)
-	if p.Code == problem.StreamOffline || p.Code.Status == http.StatusServiceUnavailable {
+	if p.Code.Name == problem.StreamOffline.Name && r.cfg.Protocol == "whep" {
+		p.Code.Status = http.StatusConflict // as WHEP says; elsewhere 404
+	}
+	if p.Code.Name == problem.StreamOffline.Name || p.Code.Status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "2")
 	}
 	if p.Code == problem.Unauthorized {

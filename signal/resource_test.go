@@ -139,6 +139,13 @@ func (s *server) do(t *testing.T, method, path, contentType, body string, header
 	return res, string(b), code
 }
 
+// attributeOf is the first value of an attribute.
+func attributeOf(text, name string) string {
+	_, rest, _ := strings.Cut(text, "a="+name+":")
+	value, _, _ := strings.Cut(rest, "\r\n")
+	return value
+}
+
 const (
 	sdp  = "application/sdp"
 	frag = "application/trickle-ice-sdpfrag"
@@ -189,6 +196,15 @@ func TestLifeOfASession(t *testing.T) {
 		{"trickle of another type", location, sdp, candidate, etag, 415, "wrong_media_type"},
 		{"nonsense candidate", location, frag, "a=candidate:x\r\n", etag, 400, "bad_candidate"},
 		{"not a fragment", location, frag, "hello\r\n", etag, 400, "bad_sdp"},
+		{"what else a client may have", location, frag, "a=ice-ufrag:" + attributeOf(publish, "ice-ufrag") + "\r\na=ice-pwd:" + attributeOf(publish, "ice-pwd") + "\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n" +
+			"a=candidate:1 1 TCP 1518280447 192.0.2.7 9 typ host tcptype active\r\n" +
+			"a=candidate:2 0 udp 2113937151 192.0.2.7 5000 typ host\r\n" +
+			"a=candidate:3 1 udp 2113937151 3d1f6a0e-7a55-4d6b-9c1e-7f7b0c9a1c11.local 52210 typ host generation 0 ufrag x network-cost 999\r\n" +
+			"a=candidate:4 1 udp 1677729535 198.51.100.7 5000 typ srflx raddr 0.0.0.0 rport 0\r\n" +
+			"a=candidate:5 1 UDP 41885439 2001:db8::7 50000 typ relay raddr 198.51.100.7 rport 5000\r\n" +
+			"a=candidate:6 1 ssltcp 1518280447 192.0.2.7 443 typ host\r\n" +
+			"a=candidate:7 1 udp 1 host.example.org 5000 typ host\r\n" +
+			"a=end-of-candidates\r\n", etag, 204, ""},
 		{"too large", location, frag, "a=" + strings.Repeat("x", 40<<10), etag, 413, "too_large"},
 		{"too many candidates", location, frag, strings.Repeat("a=candidate:1 1 udp 1 192.0.2.7 5000 typ host\r\n", 200), etag, 400, "bad_candidate"},
 		{"restart with bad credentials", location, frag, "a=ice-ufrag:ab\r\na=ice-pwd:short\r\n", "*", 400, "bad_sdp"},
@@ -208,9 +224,30 @@ func TestLifeOfASession(t *testing.T) {
 		})
 	}
 
+	for _, path := range []string{location, viewer} {
+		if res, text, _ := s.do(t, "GET", path, "", ""); res.StatusCode != 204 || text != "" {
+			t.Errorf("GET: %s %q", res.Status, text)
+		}
+		if res, _, code := s.do(t, "PUT", path, sdp, publish); res.StatusCode != 405 || code != "method_not_allowed" || !strings.Contains(res.Header.Get("Allow"), "PATCH") {
+			t.Errorf("PUT: %s %s", res.Status, code)
+		}
+	}
+
+	if res, text, _ := s.do(t, "PATCH", location, frag, candidate, "ETag", etag); res.StatusCode != 204 {
+		t.Errorf("the tag as ETag: %s %s", res.Status, text)
+	}
+
 	res, text, _ := s.do(t, "PATCH", location, frag, "a=ice-ufrag:abcdefgh\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n", "If-Match", "*")
-	if res.StatusCode != 200 || !strings.Contains(text, "a=ice-ufrag:") || res.Header.Get("ETag") == etag {
+	if res.StatusCode != 200 || res.Header.Get("ETag") == etag || res.Header.Get("Content-Type") != frag {
 		t.Errorf("ICE restart: %s, ETag %s, %q", res.Status, res.Header.Get("ETag"), text)
+	}
+	if old := attributeOf(answer, "ice-ufrag"); strings.Contains(text, old) {
+		t.Errorf("the answer to a restart still has the user name %s: %q", old, text)
+	}
+	for _, want := range []string{"a=ice-lite", "a=group:BUNDLE 0", "m=video ", "a=mid:0", "a=ice-ufrag:", "a=ice-pwd:", "a=candidate:", "a=end-of-candidates"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the answer to a restart has no %s: %q", want, text)
+		}
 	}
 	for _, path := range []string{viewer, location} {
 		if res, _, _ := s.do(t, "DELETE", path, "", ""); res.StatusCode != 200 {
@@ -231,7 +268,7 @@ func TestRefusals(t *testing.T) {
 		status                                       int
 		code                                         string
 	}{
-		{"stream that is not live", "POST", "/live/whep/nobody", sdp, play, "", 404, "stream_offline"},
+		{"stream that is not live", "POST", "/live/whep/nobody", sdp, play, "", 409, "stream_offline"},
 		{"unknown application", "POST", "/other/whip/s", sdp, publish, "", 404, "unknown_app"},
 		{"bad name", "POST", "/live/whip/a%20b", sdp, publish, "", 400, "bad_name"},
 		{"very long name", "POST", "/live/whip/" + strings.Repeat("x", 300), sdp, publish, "", 400, "bad_name"},
@@ -242,7 +279,10 @@ func TestRefusals(t *testing.T) {
 		{"enormous offer", "POST", "/live/whip/s", sdp, strings.Repeat("a=x\r\n", 50_000), "", 413, "too_large"},
 		{"bad token", "POST", "/live/whip/s", sdp, publish, "bad", 401, "unauthorized"},
 		{"token of somebody else", "POST", "/live/whip/s", sdp, publish, "other", 403, "forbidden"},
-		{"GET", "GET", "/live/whip/s", "", "", "", 405, "method_not_allowed"},
+		{"GET", "GET", "/live/whip/s", "", "", "", 204, ""},
+		{"GET of an unknown application", "GET", "/other/whip/s", "", "", "", 404, "unknown_app"},
+		{"PUT", "PUT", "/live/whip/s", "", "", "", 405, "method_not_allowed"},
+		{"DELETE of the endpoint", "DELETE", "/live/whip/s", "", "", "", 405, "method_not_allowed"},
 		{"PUT on a session", "PUT", "/live/whip/s/node-1.x", "", "", "", 404, "no_session"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -259,11 +299,35 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
-	for _, path := range []string{"/live/whip/s", "/live/whip/s/node-1.x"} {
-		res, _, _ := s.do(t, "OPTIONS", path, "", "", "Origin", "https://example.org", "Access-Control-Request-Method", "POST")
-		if res.StatusCode != 204 || res.Header.Get("Access-Control-Allow-Methods") == "" {
-			t.Errorf("OPTIONS %s: %s", path, res.Status)
-		}
+}
+
+func TestOptions(t *testing.T) {
+	s := serve(t)
+	for _, c := range []struct {
+		name, path, ask, key, value string
+		links                       int
+	}{
+		{"endpoint", "/live/whip/s", "", "Accept-Post", "application/sdp", 2},
+		{"session", "/live/whep/s/node-1.x", "", "Accept-Patch", "application/trickle-ice-sdpfrag", 0},
+		{"a browser asks before POST: no credentials", "/live/whip/s", "POST", "Access-Control-Allow-Methods", "POST", 0},
+		{"a browser asks before PATCH", "/live/whep/s/node-1.x", "PATCH", "Access-Control-Allow-Methods", "PATCH", 0},
+		{"a client asks the endpoint for trickle", "/live/whip/s", "", "Access-Control-Allow-Methods", "PATCH", 2},
+		{"and its page may read that", "/live/whip/s", "", "Access-Control-Expose-Headers", "Access-Control-Allow-Methods", 2},
+		{"headers that a page may send", "/live/whip/s", "POST", "Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			headers := []string{"Origin", "https://example.org"}
+			if c.ask != "" {
+				headers = append(headers, "Access-Control-Request-Method", c.ask)
+			}
+			res, _, _ := s.do(t, "OPTIONS", c.path, "", "", headers...)
+			if res.StatusCode != 204 || !strings.Contains(res.Header.Get(c.key), c.value) {
+				t.Errorf("%s, %s: %s", res.Status, c.key, res.Header.Get(c.key))
+			}
+			if n := len(res.Header.Values("Link")); n != c.links {
+				t.Errorf("%d links, want %d", n, c.links)
+			}
+		})
 	}
 }
 
