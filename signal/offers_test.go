@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	psdp "github.com/pion/sdp/v3"
+	"github.com/pion/webrtc/v4"
 
 	"sluice/media"
 	"sluice/stream"
@@ -209,5 +211,29 @@ func TestOffersOfTheWrongKind(t *testing.T) {
 				t.Errorf("%d sessions are left behind", n)
 			}
 		})
+	}
+}
+
+// ffmpeg's publisher wants to be DTLS server: then we begin the handshake (RFC 8842 §5.3).
+func TestPublisherThatIsDTLSServer(t *testing.T) {
+	s := serve(t)
+	publish, publisher := offer(t, webrtc.RTPTransceiverDirectionSendonly)
+	res, answer, _ := s.do(t, "POST", "/live/whip/one", sdp, strings.ReplaceAll(publish, "a=setup:actpass", "a=setup:passive"))
+	if res.StatusCode != 201 || attributeOf(answer, "setup") != "active" {
+		t.Fatalf("%s: %s", res.Status, answer)
+	}
+	connected := make(chan struct{})
+	publisher.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
+		if state == webrtc.PeerConnectionStateConnected {
+			close(connected)
+		}
+	})
+	if err := publisher.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-connected:
+	case <-time.After(10 * time.Second):
+		t.Fatalf("no connection within 10 s: %s", publisher.ConnectionState())
 	}
 }
