@@ -197,7 +197,7 @@ func TestInfo(t *testing.T) {
 			p.Write(b)
 			pass(20 * time.Millisecond)
 		}
-		pass(time.Second)
+		pass(2*rateEvery + sweep)
 		synctest.Wait()
 		i, ok := h.Info(key)
 		if !ok || len(i.Tracks) != 1 || i.Tracks[0].Width != 322 || i.Tracks[0].Height != 242 || i.Bytes != 50*27 || fmt.Sprint(i.Codecs()) != "[H264]" {
