@@ -81,7 +81,7 @@ const gone = (id) => until(`${id} is gone`, async () => {
   return [!s || s.state !== 'live', s];
 });
 
-describe('clients from npm, unmodified', { timeout: 60_000 }, () => {
+describe('clients from npm, unmodified', { timeout: 120_000 }, () => {
   test('one publishes, the other plays', async (t) => {
     const out = await open();
     const took = await call(out, 'publish', whip('npm'), { authkey: 'secret' });
@@ -207,7 +207,7 @@ const check = spawnSync(python, [script, 'check'], { encoding: 'utf8' });
 const missing = check.error ? 'python3-gi' : check.stdout.trim();
 const skip = missing ? `install the Debian packages ${missing}` : false;
 
-describe('GStreamer', { timeout: 60_000, skip }, () => {
+describe('GStreamer', { timeout: 120_000, skip }, () => {
   after(() => Gst.all.forEach((g) => g.child.kill('SIGKILL')));
 
   for (const [name, codec, args] of [
