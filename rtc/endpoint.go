@@ -1,9 +1,12 @@
 // Package rtc is the WebRTC transport: sessions that are opened by an SDP, all on one
 // UDP port, which take bursts to send and give bursts that arrived.
 //
-// The rest of the program sees Endpoint, Sender and Receiver and none of what is beneath.
+// Publishers' sessions (Receiver) are Pion's. Viewers (Sender) are entries in the slices of shards, each of which has a
+// loop, and a socket on the port that the kernel spreads peers over; what a stream sends goes through a Group.
 //
-// Imports: media.
+// Locks, outer first: Sender.mu, then Endpoint.mu, host.mu or shard.mu.
+//
+// Imports: media, udp.
 package rtc
 
 import (
@@ -12,12 +15,18 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"math/big"
 	"net"
 	"net/netip"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +35,8 @@ import (
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
 	"github.com/pion/webrtc/v4"
+
+	"sluice/udp"
 )
 
 // Errors of sessions; test for them with errors.Is.
@@ -48,30 +59,50 @@ type Config struct {
 	Announce []netip.Addr
 	// ConnectWithin is how long a session may take to connect; default 10 s.
 	ConnectWithin time.Duration
+	Shards        int          // loops that send to viewers; default one for each processor
+	NoGSO         bool         // do without the kernel's help in sending, which it may not have anyway
 	Log           *slog.Logger // default slog.Default()
 }
 
-// Endpoint is a node's media port.
+// Endpoint is a node's media port: sockets, the shards that send to viewers, and the sessions of publishers.
 type Endpoint struct {
 	cfg     Config
-	cert    webrtc.Certificate
-	muxes   []ice.UDPMux
-	mux     ice.UDPMux
+	cert    webrtc.Certificate // for publishers' sessions
+	tls     []tls.Certificate  // the same, for viewers'
+	print   string             // its fingerprint as descriptions have it
+	hosts   []*host
+	addrs   []netip.Addr // of hosts
 	port    uint16
-	hosts   []netip.Addr
+	shards  []*shard
+	mux     ice.UDPMux
 	logging logging.LoggerFactory
+	turns   chan struct{}  // see turns
+	work    sync.WaitGroup // goroutines of viewers' sessions
 
 	mu       sync.Mutex
-	sessions map[*session]struct{}
-	closed   bool
+	sessions map[*session]struct{} // publishers
+	senders  map[*Sender]struct{}  // viewers
+	closed   bool                  // no more sessions
+	still    bool                  // no more goroutines
+}
+
+// spawn runs a goroutine of a viewer's session; Run waits for it.
+func (e *Endpoint) spawn(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.still {
+		e.work.Go(f)
+	}
 }
 
 // New returns an endpoint that has no socket yet.
 func New(cfg Config) *Endpoint {
 	cfg.ConnectWithin = cmp.Or(cfg.ConnectWithin, 10*time.Second)
+	cfg.Shards = cmp.Or(cfg.Shards, runtime.GOMAXPROCS(0))
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	quiet := &logging.DefaultLoggerFactory{Writer: io.Discard, DefaultLogLevel: logging.LogLevelDisabled}
-	return &Endpoint{cfg: cfg, logging: quiet, sessions: map[*session]struct{}{}}
+	return &Endpoint{cfg: cfg, logging: quiet, sessions: map[*session]struct{}{}, senders: map[*Sender]struct{}{},
+		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))}
 }
 
 // The kernel's queues of a media socket, in bytes: a key frame for many viewers at once.
@@ -79,38 +110,66 @@ const socketBuffer = 4 << 20
 
 // Listen binds the media port and makes the certificate.
 func (e *Endpoint) Listen(ctx context.Context) error {
+	if err := e.makeCertificate(); err != nil {
+		return err
+	}
+	name, port, err := net.SplitHostPort(e.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("media address %q is not host:port: %w", e.cfg.Listen, err)
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return fmt.Errorf("media address %q: the port must be a number: %w", e.cfg.Listen, err)
+	}
+	e.port = uint16(number)
+	if e.addrs, err = e.addresses(name); err != nil {
+		return err
+	}
+	var muxes []ice.UDPMux
+	for _, a := range e.addrs {
+		var sockets []*udp.Socket
+		for range e.cfg.Shards {
+			s, err := udp.Listen(ctx, netip.AddrPortFrom(a, e.port), udp.Config{Shared: e.cfg.Shards > 1, NoGSO: e.cfg.NoGSO, Buffers: socketBuffer})
+			if err != nil {
+				_ = newHost(sockets).Close()
+				e.closeSockets()
+				return fmt.Errorf("bind the media port: %w (is another node using it? choose another with --media)", err)
+			}
+			e.port = s.LocalAddr().Port() // the same for the next
+			sockets = append(sockets, s)
+		}
+		h := newHost(sockets)
+		e.hosts = append(e.hosts, h)
+		muxes = append(muxes, h)
+	}
+	e.mux = ice.NewMultiUDPMuxDefault(muxes...)
+	for i := range e.cfg.Shards {
+		var sockets []*udp.Socket
+		for _, h := range e.hosts {
+			sockets = append(sockets, h.sockets[i])
+		}
+		e.shards = append(e.shards, newShard(i, sockets))
+	}
+	return nil
+}
+
+func (e *Endpoint) makeCertificate() error {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return fmt.Errorf("make a DTLS key: %w", err)
 	}
-	cert, err := webrtc.GenerateCertificate(private)
+	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: time.Now().AddDate(10, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
 		return fmt.Errorf("make a DTLS certificate: %w", err)
 	}
-	e.cert = *cert
-	host, port, err := net.SplitHostPort(e.cfg.Listen)
+	parsed, err := x509.ParseCertificate(der)
 	if err != nil {
-		return fmt.Errorf("media address %q is not host:port: %w", e.cfg.Listen, err)
+		return fmt.Errorf("make a DTLS certificate: %w", err)
 	}
-	hosts, err := e.addresses(host)
-	if err != nil {
-		return err
-	}
-	for _, h := range hosts {
-		pc, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", net.JoinHostPort(h.String(), port))
-		if err != nil {
-			e.closeSockets()
-			return fmt.Errorf("bind the media port: %w (is another node using it? choose another with --media)", err)
-		}
-		conn := pc.(*net.UDPConn)
-		_ = conn.SetReadBuffer(socketBuffer) // the kernel may grant less
-		_ = conn.SetWriteBuffer(socketBuffer)
-		e.port = conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-		port = strconv.Itoa(int(e.port)) // the same for the next address
-		e.muxes = append(e.muxes, newMux(conn))
-	}
-	e.mux = ice.NewMultiUDPMuxDefault(e.muxes...)
-	e.hosts = hosts
+	e.cert = webrtc.CertificateFromX509(private, parsed)
+	e.tls = []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: private, Leaf: parsed}}
+	e.print = formatFingerprint(der)
 	return nil
 }
 
@@ -150,32 +209,88 @@ func (e *Endpoint) Addr() netip.AddrPort {
 	if len(e.cfg.Announce) > 0 {
 		return netip.AddrPortFrom(e.cfg.Announce[0], e.port)
 	}
-	return netip.AddrPortFrom(e.hosts[0], e.port)
+	return netip.AddrPortFrom(e.addrs[0], e.port)
 }
+
+func (e *Endpoint) hostIndex(h *host) int { return max(slices.Index(e.hosts, h), 0) }
+
+// candidates are the endpoint's as in an SDP (RFC 8839 §5.1), the one to be preferred first.
+func (e *Endpoint) candidates() (all []string) {
+	addrs := e.addrs
+	if len(e.cfg.Announce) > 0 {
+		addrs = e.cfg.Announce
+	}
+	for i, a := range addrs { // priority as in RFC 8445 §5.1.2 for host candidates
+		all = append(all, fmt.Sprintf("%d 1 udp %d %s %d typ host", i+1, uint32(126<<24|(65535-i)<<8|255), a, e.port))
+	}
+	return all
+}
+
+// Times in the life of a viewer's session.
+const (
+	sweepEvery = time.Second
+	// A peer that sends no check for hush has a broken path, and for silence it is gone. Browsers send one every 2.5 s.
+	hush    = 5 * time.Second
+	silence = 15 * time.Second
+)
 
 // Run serves until ctx ends, then closes all sessions and the port.
 func (e *Endpoint) Run(ctx context.Context) error {
-	<-ctx.Done()
+	done := make(chan struct{})
+	var loops sync.WaitGroup
+	for _, h := range e.hosts {
+		h.start()
+	}
+	for _, sh := range e.shards {
+		loops.Go(func() { sh.run(done) })
+	}
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case now := <-sweep.C:
+			e.sweep(now)
+		}
+	}
 	e.mu.Lock()
 	e.closed = true
-	open := make([]*session, 0, len(e.sessions))
-	for s := range e.sessions {
-		open = append(open, s)
-	}
+	sessions, senders := slices.Collect(maps.Keys(e.sessions)), slices.Collect(maps.Keys(e.senders))
 	e.mu.Unlock()
-	for _, s := range open {
+	for _, s := range sessions {
 		s.close(ErrClosed)
 	}
-	for _, s := range open {
+	for _, v := range senders {
+		v.Close()
+	}
+	for _, s := range sessions {
 		<-s.ended
 	}
+	e.mu.Lock()
+	e.still = true
+	e.mu.Unlock()
+	e.work.Wait()
+	close(done)
+	loops.Wait()
 	e.closeSockets()
 	return nil
 }
 
+// sweep ends viewers' sessions that did not connect in time, or whose peer has gone.
+func (e *Endpoint) sweep(now time.Time) {
+	e.mu.Lock()
+	all := slices.Collect(maps.Keys(e.senders))
+	e.mu.Unlock()
+	for _, v := range all {
+		if err := v.age(now, e.cfg.ConnectWithin); err != nil {
+			v.fail(err)
+		}
+	}
+}
+
 func (e *Endpoint) closeSockets() {
-	for _, m := range e.muxes {
-		_ = m.Close()
+	for _, h := range e.hosts {
+		_ = h.Close()
 	}
 }
 
@@ -183,7 +298,7 @@ func (e *Endpoint) closeSockets() {
 func (e *Endpoint) Sessions() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.sessions)
+	return len(e.sessions) + len(e.senders)
 }
 
 // api makes a Pion API whose sessions share the port; role is ours in DTLS when we answer.
@@ -203,11 +318,8 @@ func (e *Endpoint) api(m *webrtc.MediaEngine, role webrtc.DTLSRole, options ...f
 	return webrtc.NewAPI(options...)
 }
 
-// announce puts the announced addresses in the place of those listened on.
+// announce puts our candidates in the place of Pion's.
 func (e *Endpoint) announce(sdp string) string {
-	if len(e.cfg.Announce) == 0 {
-		return sdp
-	}
 	var out strings.Builder
 	done := false
 	for line := range strings.Lines(sdp) {
@@ -215,12 +327,11 @@ func (e *Endpoint) announce(sdp string) string {
 			out.WriteString(line)
 			continue
 		}
-		if done {
-			continue
-		}
-		done = true
-		for i, a := range e.cfg.Announce { // RFC 8839 §5.1; priority as in RFC 8445 §5.1.2 for host candidates
-			fmt.Fprintf(&out, "a=candidate:%d 1 udp %d %s %d typ host\r\n", i+1, uint32(126<<24|(65535-i)<<8|255), a, e.port)
+		if !done {
+			done = true
+			for _, c := range e.candidates() {
+				out.WriteString("a=candidate:" + c + "\r\n")
+			}
 		}
 	}
 	return out.String()

@@ -22,7 +22,8 @@ const (
 // format is one payload type of a media line.
 type format struct {
 	pt    uint8
-	rtx   uint8 // payload type of its retransmissions (RFC 4588), 0: none
+	rtx   uint8  // payload type of its retransmissions (RFC 4588), 0: none
+	name  string // the codec's as the peer spells it
 	codec media.Codec
 }
 
@@ -120,7 +121,7 @@ func formats(m *sdp.MediaDescription) []format {
 			ch, _ := strconv.ParseUint(parts[2], 10, 8)
 			c.Channels = uint16(ch)
 		}
-		all = append(all, format{pt: uint8(n), rtx: rtx[pt], codec: c})
+		all = append(all, format{pt: uint8(n), rtx: rtx[pt], name: parts[0], codec: c})
 	}
 	return all
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -186,8 +185,9 @@ func TestRoad(t *testing.T) {
 	connected := make(chan struct{}, 1)
 	keys := make(chan int, 64)
 	fromViewer := make(chan media.Message, 8)
-	s, o, err := e.OfferSender(SenderOptions{
-		Tracks: r.Tracks(), Label: "stream1", Data: true,
+	group := e.NewGroup(r.Tracks())
+	s, o, err := group.Offer(SenderOptions{
+		Label: "stream1", Data: true,
 		Events:            Events{OnConnected: func() { connected <- struct{}{} }, OnMessage: func(m media.Message) { fromViewer <- m }},
 		OnKeyFrameRequest: func(track int) { keys <- track },
 	})
@@ -269,11 +269,11 @@ func TestRoad(t *testing.T) {
 
 	first.Captured = time.Date(2026, 1, 2, 3, 4, 5, 500e6, time.UTC).UnixNano()
 	second.Captured = first.Captured
-	s.GOP([]*media.Burst{first, second})
+	group.Join(s, []*media.Burst{first, second})
 	third := media.NewBurst(0, 7000)
 	third.Captured = first.Captured
 	third.Append(2, true, []byte{0x41, 5})
-	s.Send(third)
+	group.Send(third)
 	if got := await(t, label, "the viewer's track"); got != "stream1 ARDAMSvstream1" {
 		t.Errorf("track is called %q", got)
 	}
@@ -408,7 +408,7 @@ func TestRefusals(t *testing.T) {
 		want error
 	}{
 		{"viewer without the codec", func(sdp string) error {
-			_, _, err := e.AnswerSender(sdp, SenderOptions{Tracks: []media.Track{h264, opus}})
+			_, _, err := e.NewGroup([]media.Track{h264, opus}).Answer(sdp, SenderOptions{})
 			return err
 		}, vp8, ErrNoCodec},
 		{"publisher without a codec that is accepted", func(sdp string) error {
@@ -441,7 +441,7 @@ func TestSessionThatNeverConnectsIsClosed(t *testing.T) {
 	e := listen(t)
 	e.cfg.ConnectWithin = 50 * time.Millisecond
 	gone := make(chan error, 1)
-	_, _, err := e.OfferSender(SenderOptions{Tracks: []media.Track{h264}, Events: Events{OnClosed: func(err error) { gone <- err }}})
+	_, _, err := e.NewGroup([]media.Track{h264}).Offer(SenderOptions{Events: Events{OnClosed: func(err error) { gone <- err }}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -476,8 +476,8 @@ func TestAddCandidate(t *testing.T) {
 
 func TestAnnouncedAddresses(t *testing.T) {
 	e := listen(t)
-	e.cfg.Announce = append(e.cfg.Announce, e.hosts[0].Next())
-	_, o, err := e.OfferSender(SenderOptions{Tracks: []media.Track{h264}})
+	e.cfg.Announce = append(e.cfg.Announce, e.addrs[0].Next())
+	_, o, err := e.NewGroup([]media.Track{h264}).Offer(SenderOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -499,56 +499,6 @@ func TestPaddingLeavesNoGap(t *testing.T) {
 	if fmt.Sprint(got) != "[65533 65534 65535 1 0 2]" {
 		t.Errorf("numbers %v", got)
 	}
-}
-
-func TestQueueDropsWholeGOPs(t *testing.T) {
-	var q queue
-	q.init()
-	var asked atomic.Int32
-	push := func(track int, key bool, n int) {
-		b := media.NewBurst(track, 0)
-		b.Key = key
-		for i := range n {
-			b.Append(uint16(i), false, []byte{1})
-		}
-		q.push(item{burst: b})
-	}
-	push(1, false, 1) // sound
-	push(0, true, 500)
-	for range 7 {
-		push(0, false, 500)
-	}
-	push(0, true, 200)  // the next GOP
-	push(0, false, 100) // full: the first GOP goes
-	if len(q.items) != 3 || q.packets != 301 || q.dropped != 8 {
-		t.Fatalf("%d items with %d packets are left, %d were dropped", len(q.items), q.packets, q.dropped)
-	}
-	for range 8 {
-		push(0, false, 500) // full again, and no newer key frame: all video goes
-	}
-	if len(q.items) != 1 || q.starved != 0 {
-		t.Fatalf("%d items are left, starved %d", len(q.items), q.starved)
-	}
-	push(0, false, 1)
-	push(0, true, 1)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for range 2 {
-			it, _, ok := q.pop(t.Context().Done(), func(int) { asked.Add(1) })
-			if !ok {
-				t.Error("nothing to pop")
-				return
-			}
-			if it.burst.Track == 0 && (!it.burst.Key || q.cutTrack() != 0) {
-				t.Error("video goes on without a key frame, or with a gap in its numbers")
-			}
-		}
-	})
-	wg.Wait()
-	if asked.Load() != 1 {
-		t.Errorf("%d key frames were asked for", asked.Load())
-	}
-	q.drain()
 }
 
 func TestChoice(t *testing.T) {

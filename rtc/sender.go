@@ -1,22 +1,23 @@
 package rtc
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
-	"slices"
+	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/pion/interceptor"
-	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/rtcp"
-	"github.com/pion/rtp"
-	"github.com/pion/webrtc/v4"
+	"github.com/pion/srtp/v3"
 
 	"sluice/media"
+	"sluice/udp"
 )
 
 // SenderOptions describe a session that sends.
 type SenderOptions struct {
-	Tracks []media.Track
 	Label  string // the stream's id: the media stream's id and the data channel's label
 	Data   bool   // open a data channel ourselves; those that the peer opens are always taken
 	Events Events
@@ -24,310 +25,556 @@ type SenderOptions struct {
 	OnKeyFrameRequest func(track int)
 }
 
-// Sender is a session that sends bursts to a peer. Its methods may be called from any goroutine.
+// Sender is a session that sends a group's bursts to a peer. Its methods may be called from any goroutine.
+// Once it is connected it has no goroutine of its own, but for a data channel.
 type Sender struct {
-	*session
+	group   *Group
 	options SenderOptions
-	tracks  []*outTrack // by index of the stream's tracks; nil: the peer doesn't want it
-	queue   queue
+	ours    credentials
+	sctp    outlet
+	mids    []string      // of the tracks; written before anybody else knows the session
+	done    chan struct{} // closed when the session ends
+	ended   atomic.Bool
+	opened  time.Time
+	heard   atomic.Int64 // when the last check came, Unix nanoseconds
+
+	mu              sync.Mutex
+	theirs          credentials
+	prints          fingerprints // of the peer's certificate, from its description
+	active          bool         // the peer begins DTLS
+	dataLine        bool         // the peer's description has a data channel's line
+	srID            uint32       // middle 32 bits of the NTP time in the last sender report (RFC 3550 §6.4.1)
+	srAt            time.Time
+	addrs           []arrival // from where checks came
+	at              arrival   // where media goes; host is nil until a check has come
+	atHeard         time.Time // when a check came from there last
+	dtls            *handshake
+	state           sessionState
+	rtcpIn, rtcpOut *srtp.Context
+	stats           SenderStats
+	quiet           bool // no check has come for a while
+
+	// The shard loop's.
+	lane    *lane
+	gone    bool
+	host    int
+	addr    udp.Addr
+	seal    *sealer
+	tracks  []outTrack // by index of the stream's tracks
+	waiting []item     // packets that the path has not been given yet
+	caught  []stamped  // timestamps given to the past, as long as it may be asked for again
+	report  time.Time  // when the last sender report went out
 }
 
-// outTrack is a track on its way to one peer. Only the send loop touches it.
+type sessionState int
+
+const (
+	stateNew sessionState = iota
+	stateConnected
+	stateClosed
+)
+
+// stamped are packets up to a number that got a timestamp other than their burst's.
+type stamped struct {
+	track     int
+	last      uint16 // out
+	timestamp uint32
+}
+
+// outTrack is a track on its way to one peer.
 type outTrack struct {
-	local *webrtc.TrackLocalStaticRTP
-	rtp   *webrtc.RTPSender
-	clock uint32
+	wanted    bool // agreed on
+	pt, rtxPT uint8
+	ssrc, rtx uint32
 
-	begun    bool
-	shift    uint16 // out = in + shift: packets that were left out have no number
-	last     uint16 // in: highest sent
-	packets  uint32
-	octets   uint32
-	reported time.Time
+	begun   bool
+	last    uint16 // out: highest sent
+	roc     uint32 // roll-overs of it (RFC 3711 §3.3.1)
+	rtxSeq  uint16
+	rtxROC  uint32
+	packets uint32
+	octets  uint32
 }
 
-// AnswerSender opens a session from the peer's offer. Media begins with GOP.
-func (e *Endpoint) AnswerSender(offer string, o SenderOptions) (*Sender, string, error) {
-	sections, _, err := parseOffer(offer)
-	if err != nil {
-		return nil, "", err
-	}
-	sections = slices.DeleteFunc(sections, func(s section) bool { return !s.receives })
-	m := &webrtc.MediaEngine{}
-	chosen := make([]*media.Codec, len(o.Tracks))
-	wanted := 0
-	for i, t := range o.Tracks {
-		s, ok := firstOf(sections, t.Kind)
-		if !ok {
-			continue // the peer did not ask for this kind
-		}
-		f, ok := chooseFor(t, s.formats)
-		if !ok {
-			return nil, "", fmt.Errorf("%w: the stream's %s is %s, which the offer doesn't have", ErrNoCodec, t.Kind, t.Codec.Name)
-		}
-		if err := register(m, t.Kind, f, false); err != nil {
-			return nil, "", err
-		}
-		chosen[i] = &f.codec
-		wanted++
-	}
-	if wanted == 0 && len(o.Tracks) > 0 {
-		return nil, "", fmt.Errorf("%w: the offer asks for nothing that the stream has", ErrNoCodec)
-	}
-	s, err := e.newSender(m, answeringRole(offer), chosen, o)
-	if err != nil {
-		return nil, "", err
-	}
-	answer, err := s.answer(offer)
-	if err != nil {
-		s.Close()
-		return nil, "", err
-	}
-	return s, answer, nil
+// SenderStats are what the peer says of what it gets.
+type SenderStats struct {
+	Lost      float64       // share of the packets, 0 to 1, in the last receiver report
+	Jitter    time.Duration // of arrival
+	RoundTrip time.Duration
+	Estimate  int    // bandwidth to the peer in bit/s as it estimates it (REMB); 0: it has not said
+	Again     uint64 // packets sent again
+	NotKept   uint64 // packets asked for that were too old
 }
 
-// OfferSender opens a session by an offer of ours; SetAnswer follows.
-func (e *Endpoint) OfferSender(o SenderOptions) (*Sender, string, error) {
-	m := &webrtc.MediaEngine{}
-	chosen := make([]*media.Codec, len(o.Tracks))
-	next := uint8(96) // RFC 3551 §6: dynamic payload types
-	for i, t := range o.Tracks {
-		for _, f := range offered(t, next) {
-			if err := register(m, t.Kind, f, false); err != nil {
-				return nil, "", err
-			}
-			if chosen[i] == nil {
-				chosen[i] = &f.codec
-			}
-			next = max(next, f.pt+1)
-		}
-	}
-	s, err := e.newSender(m, webrtc.DTLSRoleServer, chosen, o)
-	if err != nil {
-		return nil, "", err
-	}
-	offer, err := s.pc.CreateOffer(nil)
-	if err == nil {
-		err = s.describe(offer)
-	}
-	if err != nil {
-		s.Close()
-		return nil, "", fmt.Errorf("make an offer: %w", err)
-	}
-	return s, e.announce(s.pc.LocalDescription().SDP), nil
+func newSSRC() uint32 {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return binary.BigEndian.Uint32(b[:]) | 1
 }
 
-// SetAnswer applies the peer's answer to OfferSender's offer.
-func (s *Sender) SetAnswer(answer string) error {
-	sections, _, err := parseOffer(answer)
-	if err != nil {
-		return err
-	}
-	for _, t := range s.options.Tracks {
-		if section, ok := firstOf(sections, t.Kind); ok && t.Kind == media.Video && len(section.formats) == 0 {
-			return fmt.Errorf("%w: the player takes no %s", ErrNoCodec, t.Codec.Name)
-		} else if !ok && t.Kind == media.Video {
-			return fmt.Errorf("%w: the player refused the %s", ErrNoCodec, t.Codec.Name)
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
-		return fmt.Errorf("%w: %w", ErrBadSDP, err)
-	}
-	return nil
-}
-
-// MIDs are the media identifications (RFC 5888) of the tracks that are sent.
-func (s *Sender) MIDs() []string {
-	var mids []string
-	for _, t := range s.pc.GetTransceivers() {
-		if t.Mid() != "" && t.Sender() != nil && t.Sender().Track() != nil {
-			mids = append(mids, t.Mid())
-		}
-	}
-	return mids
-}
-
-func (e *Endpoint) newSender(m *webrtc.MediaEngine, role webrtc.DTLSRole, chosen []*media.Codec, o SenderOptions) (*Sender, error) {
-	registry := &interceptor.Registry{}
-	responder, err := nack.NewResponderInterceptor()
-	if err != nil {
-		return nil, fmt.Errorf("open a session: %w", err)
-	}
-	registry.Add(responder)
-	inner, err := e.newSession(e.api(m, role, webrtc.WithInterceptorRegistry(registry)), o.Events)
-	if err != nil {
-		return nil, err
-	}
+// newSender makes a session and lets checks reach it.
+func (g *Group) newSender(o SenderOptions, tracks []outTrack) (*Sender, error) {
 	if o.OnKeyFrameRequest == nil {
 		o.OnKeyFrameRequest = func(int) {}
 	}
-	s := &Sender{session: inner, options: o, tracks: make([]*outTrack, len(o.Tracks))}
-	s.queue.init()
-	for i, t := range o.Tracks {
-		if chosen[i] == nil {
-			continue
-		}
-		if err := s.addTrack(i, t, *chosen[i]); err != nil {
-			s.Close()
-			return nil, fmt.Errorf("open a session: %w", err)
+	v := &Sender{group: g, options: o, ours: newCredentials(), done: make(chan struct{}), opened: time.Now(), tracks: tracks}
+	for i := range tracks {
+		t := &tracks[i]
+		t.ssrc, t.rtx = newSSRC(), newSSRC()
+		t.rtxSeq = uint16(newSSRC()) & 0x7fff
+	}
+	e := g.endpoint
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	for _, h := range e.hosts {
+		if !h.add(v.ours.ufrag, v) {
+			return nil, fmt.Errorf("open a session: %w", ErrClosed)
 		}
 	}
-	if o.Data {
-		d, err := s.pc.CreateDataChannel(o.Label, nil)
-		if err != nil {
-			s.Close()
-			return nil, fmt.Errorf("open a data channel: %w", err)
-		}
-		s.data.add(d)
-	}
-	s.spawn(s.run)
-	return s, nil
+	e.senders[v] = struct{}{}
+	return v, nil
 }
 
-func (s *Sender) addTrack(i int, t media.Track, c media.Codec) error {
-	id := "ARDAMSv" + s.options.Label // players cut the first seven characters to get the stream's id
-	if t.Kind == media.Audio {
-		id = "ARDAMSa" + s.options.Label
+// home is the shard that sends to the peer; nil before a check has come.
+func (v *Sender) home() *shard {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.at.host == nil || v.state != stateConnected {
+		return nil
 	}
-	local, err := webrtc.NewTrackLocalStaticRTP(capability(c, t.Kind), id, s.options.Label)
+	return v.group.endpoint.shards[v.at.shard]
+}
+
+// check implements party. The first check that is right tells where the peer is; later a nomination moves the media there, as when a
+// phone goes from one network to another.
+func (v *Sender) check(a arrival, b []byte, bind func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c, err := readCheck(b, v.ours)
+	if err != nil || v.state == stateClosed {
+		return
+	}
+	v.heard.Store(time.Now().UnixNano())
+	if v.quiet {
+		v.quiet = false
+		if f := v.options.Events.OnRestored; f != nil {
+			v.group.endpoint.spawn(f)
+		}
+	}
+	answer, err := answerCheck(c, a.from, v.ours)
+	if err != nil {
+		return
+	}
+	socket := a.host.sockets[a.shard]
+	_ = socket.WriteTo(answer, a.from) // lost, as on any path
+	if c.conflict {
+		return
+	}
+	known := false
+	for _, have := range v.addrs {
+		known = known || have == a
+	}
+	if !known {
+		bind()
+		v.addrs = append(v.addrs, a)
+	}
+	now := time.Now()
+	switch stale := now.Sub(v.atHeard) > rebound; {
+	case a == v.at:
+	case v.at.host == nil, c.nominate, stale: // stale: a NAT on the way has given the peer another address
+		v.moveLocked(a)
+	default:
+		now = v.atHeard
+	}
+	v.atHeard = now
+	if !v.active && len(v.prints) > 0 {
+		v.beginDTLSLocked(a)
+	}
+	if v.state == stateNew && !known && v.theirs.ufrag != "" {
+		if again, err := makeCheck(v.ours, v.theirs); err == nil {
+			_ = socket.WriteTo(again, a.from)
+		}
+	}
+}
+
+// rebound is how long an address is silent before a check from another one, which was not nominated, moves the media there.
+const rebound = 3 * time.Second
+
+// moveLocked sends media to another address from now on. The shard stays: any socket of the port reaches any peer.
+func (v *Sender) moveLocked(a arrival) {
+	if v.at.host != nil {
+		a.shard = v.at.shard
+	}
+	v.at = a
+	if v.state == stateConnected {
+		v.group.endpoint.shards[a.shard].post(task{call: func(*shard) { v.aim(a) }})
+	}
+}
+
+// aim is moveLocked in the shard's loop.
+func (v *Sender) aim(a arrival) {
+	v.host = v.group.endpoint.hostIndex(a.host)
+	v.addr = a.host.sockets[a.shard].MakeAddr(a.from)
+}
+
+// packet implements party: DTLS and SRTCP (RFC 7983 §7).
+func (v *Sender) packet(a arrival, b []byte) {
+	switch {
+	case b[0] >= 20 && b[0] <= 63:
+		v.dtlsPacket(a, b)
+	case b[0] >= 128 && b[0] <= 191:
+		v.rtcpPacket(b)
+	}
+}
+
+// unbind implements party.
+func (v *Sender) unbind(h *host, from netip.AddrPort) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	kept := v.addrs[:0]
+	for _, a := range v.addrs {
+		if a.host != h || a.from != from {
+			kept = append(kept, a)
+		}
+	}
+	v.addrs = kept
+}
+
+// connected is called by the handshake's goroutine with the keys.
+func (v *Sender) connected(k keys) error {
+	seal, err := newSealer(k)
 	if err != nil {
 		return err
 	}
-	transceiver, err := s.pc.AddTransceiverFromTrack(local, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+	in, err := srtp.CreateContext(k.theirKey, k.theirSalt, k.profile.srtp)
 	if err != nil {
-		return err
+		return fmt.Errorf("make SRTCP keys: %w", err)
 	}
-	s.tracks[i] = &outTrack{local: local, rtp: transceiver.Sender(), clock: c.ClockRate}
-	s.spawn(func() { s.readFeedback(i, transceiver.Sender()) })
+	out, err := srtp.CreateContext(k.ourKey, k.ourSalt, k.profile.srtp)
+	if err != nil {
+		return fmt.Errorf("make SRTCP keys: %w", err)
+	}
+	v.mu.Lock()
+	if v.state == stateClosed {
+		v.mu.Unlock()
+		return ErrClosed
+	}
+	v.state, v.rtcpIn, v.rtcpOut = stateConnected, in, out
+	at := v.at
+	v.mu.Unlock()
+	v.group.endpoint.shards[at.shard].post(task{call: func(*shard) {
+		v.seal = seal
+		v.aim(at)
+	}})
+	if f := v.options.Events.OnConnected; f != nil {
+		f()
+	}
 	return nil
 }
 
-// readFeedback reads the peer's RTCP for a track until the session ends.
-func (s *Sender) readFeedback(track int, from *webrtc.RTPSender) {
-	for {
-		packets, _, err := from.ReadRTCP()
-		if err != nil {
-			return
+// joined begins the media, in the shard's loop.
+func (v *Sender) joined(sh *shard, items []item) {
+	for i := range items {
+		it := &items[i]
+		t := &v.lane.tracks[it.burst.Track]
+		if !t.begun {
+			t.begun, t.last = true, it.burst.Packets[0].Seq+t.shift-1
 		}
-		for _, p := range packets {
-			switch p.(type) {
-			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
-				s.options.OnKeyFrameRequest(track)
+		if t.ring == nil {
+			t.ring = &ring{}
+		}
+		for j := range it.burst.Packets {
+			out := it.burst.Packets[j].Seq + t.shift
+			if have, _ := t.ring.get(out); have == nil {
+				t.ring.add(out, it.burst, j)
+			}
+			if int16(out-t.last) > 0 {
+				t.last = out
 			}
 		}
+		if t.captured == 0 && it.timestamp == it.burst.Timestamp {
+			t.stamp, t.captured = it.timestamp, it.burst.Captured
+		}
+		if it.timestamp != it.burst.Timestamp {
+			v.caught = append(v.caught, stamped{it.burst.Track, it.burst.Packets[len(it.burst.Packets)-1].Seq + t.shift, it.timestamp})
+		}
+	}
+	v.waiting = items
+	if len(items) > 0 && v.sendWaiting(sh) {
+		sh.behind = append(sh.behind, v)
 	}
 }
 
-// GOP queues the packets since the last key frame for a peer that begins. Their timestamps are moved together
-// to end at the newest: a player shows the first picture at once and runs to the present
-// instead of playing the past at its own speed.
-func (s *Sender) GOP(bursts []*media.Burst) {
-	const apart = 90 // units of the clock between two pictures of the past: a millisecond of video
-	stamps := 0
-	for i, b := range bursts {
-		if i == 0 || b.Timestamp != bursts[i-1].Timestamp {
-			stamps++
+// send gives a live burst to the peer: at once as much as its path takes, the rest by and by.
+func (v *Sender) send(sh *shard, t *laneTrack, b *media.Burst) {
+	out := &v.tracks[b.Track]
+	if !out.wanted {
+		return
+	}
+	given := 0
+	for _, r := range sh.runs {
+		if given >= paceAfter {
+			v.waiting = append(v.waiting, item{burst: b.Retain(), timestamp: b.Timestamp, next: r.from})
+			sh.behind = append(sh.behind, v)
+			return
+		}
+		v.sendRun(sh, out, b, r, b.Timestamp, t.shift)
+		given += r.to - r.from
+	}
+	if sh.now.Sub(v.report) > reportEvery {
+		v.sendReport(sh)
+	}
+}
+
+// sendRun seals a run and puts it into the batch as one message.
+func (v *Sender) sendRun(sh *shard, t *outTrack, b *media.Burst, r run, timestamp uint32, shift uint16) {
+	sh.room(v.host)
+	at := len(sh.arena)
+	for i := r.from; i < r.to; i++ {
+		p := &b.Packets[i]
+		seq := p.Seq + shift
+		sh.arena = v.seal.seal(sh.arena, p.Marker, t.pt, seq, t.rollOver(seq), timestamp, t.ssrc, p.Payload)
+		t.octets += uint32(len(p.Payload))
+	}
+	t.packets += uint32(r.to - r.from)
+	sh.batches[v.host].Add(&v.addr, sh.arena[at:], headerSize+r.size+v.seal.overhead)
+}
+
+// rollOver is the roll-over counter of a sequence number (RFC 3711 §3.3.1).
+func (t *outTrack) rollOver(seq uint16) uint32 {
+	switch d := int16(seq - t.last); {
+	case !t.begun:
+		t.begun, t.last = true, seq
+	case d > 0:
+		if seq < t.last {
+			t.roc++
+		}
+		t.last = seq
+	case seq > t.last:
+		return t.roc - 1 // a late one, from before the roll-over
+	}
+	return t.roc
+}
+
+// sendWaiting sends as much of what waits as the path takes at once; true: there is more.
+func (v *Sender) sendWaiting(sh *shard) bool {
+	if v.gone {
+		return false
+	}
+	given := 0
+	for len(v.waiting) > 0 && given < paceAfter {
+		it := &v.waiting[0]
+		t := &v.lane.tracks[it.burst.Track]
+		out := &v.tracks[it.burst.Track]
+		packets := it.burst.Packets[it.next:]
+		if !out.wanted {
+			packets = nil
+		}
+		if most := paceAfter - given; len(packets) > most {
+			packets = packets[:most]
+		}
+		sh.runs = cutRuns(sh.runs[:0], packets)
+		for _, r := range sh.runs {
+			v.sendRun(sh, out, it.burst, run{r.from + it.next, r.to + it.next, r.size}, it.timestamp, t.shift)
+		}
+		given += len(packets)
+		it.next += len(packets)
+		if it.next == len(it.burst.Packets) || !out.wanted {
+			it.burst.Release()
+			*it = item{}
+			v.waiting = v.waiting[1:]
 		}
 	}
-	items := make([]item, 0, len(bursts))
-	for i, b := range bursts {
-		if b.Track >= len(s.tracks) || s.tracks[b.Track] == nil {
+	if len(v.waiting) == 0 {
+		v.waiting = nil
+		v.sendReport(sh)
+		return false
+	}
+	return true
+}
+
+// reportEvery is how often sender reports are sent.
+const reportEvery = 2 * time.Second
+
+// sendReport sends sender reports (RFC 3550 §6.4.1): they tie each track's clock to the publisher's, so that picture
+// and sound stay together and latency can be measured.
+func (v *Sender) sendReport(sh *shard) {
+	var reports []rtcp.Packet
+	for i := range v.tracks {
+		t, l := &v.tracks[i], &v.lane.tracks[i]
+		if t.begun && l.captured != 0 {
+			reports = append(reports, &rtcp.SenderReport{SSRC: t.ssrc, NTPTime: toNTP(l.captured), RTPTime: l.stamp, PacketCount: t.packets, OctetCount: t.octets})
+		}
+	}
+	if len(reports) == 0 {
+		return
+	}
+	v.report = sh.now
+	plain, err := rtcp.Marshal(reports)
+	if err != nil {
+		return
+	}
+	v.mu.Lock()
+	v.srID, v.srAt = uint32(toNTP(v.lane.tracks[0].captured)>>16), sh.now
+	sealed, err := v.rtcpOut.EncryptRTCP(nil, plain, nil)
+	v.mu.Unlock()
+	if err != nil {
+		return
+	}
+	sh.room(v.host)
+	at := len(sh.arena)
+	sh.arena = append(sh.arena, sealed...)
+	sh.batches[v.host].Add(&v.addr, sh.arena[at:], len(sealed))
+}
+
+// sendAgain answers a NACK, in the shard's loop: as RTX where that was agreed on (RFC 4588 §4), else the same packet.
+func (v *Sender) sendAgain(sh *shard, track int, lost []uint16) {
+	if v.gone || v.lane == nil || v.seal == nil {
+		return
+	}
+	t, l := &v.tracks[track], &v.lane.tracks[track]
+	if l.ring == nil {
+		return
+	}
+	again, missing := 0, 0
+	for _, seq := range lost {
+		b, i := l.ring.get(seq)
+		if b == nil || int16(seq-t.last) > 0 {
+			missing++
 			continue
 		}
-		if i == 0 || b.Timestamp != bursts[i-1].Timestamp {
-			stamps--
-		}
-		ts := bursts[len(bursts)-1].Timestamp - uint32(stamps*apart)
-		items = append(items, item{b.Retain(), ts, stamps > 0})
-	}
-	s.queue.push(items...)
-}
-
-// Send queues a burst. It never blocks: when the peer's queue is full, the oldest video up to a key frame is dropped.
-func (s *Sender) Send(b *media.Burst) {
-	if b.Track >= len(s.tracks) || s.tracks[b.Track] == nil {
-		return
-	}
-	s.queue.push(item{b.Retain(), b.Timestamp, false})
-}
-
-// Pacing: what the path is given at once, and how long it gets to take it (about 115 Mbit/s).
-const (
-	paceAfter = 24 // packets
-	paceFor   = 2 * time.Millisecond
-)
-
-// run is the send loop.
-func (s *Sender) run() {
-	defer s.queue.drain()
-	pace := time.NewTimer(time.Hour)
-	defer pace.Stop()
-	sent := 0
-	for {
-		it, waited, ok := s.queue.pop(s.done, s.options.OnKeyFrameRequest)
-		if !ok {
-			return
-		}
-		if waited {
-			sent = 0
-		}
-		for i := range it.burst.Packets {
-			if sent++; sent > paceAfter {
-				sent = 0
-				pace.Reset(paceFor)
-				select {
-				case <-pace.C:
-				case <-s.done:
-					it.burst.Release()
-					return
-				}
+		again++
+		p := &b.Packets[i]
+		sh.room(v.host)
+		at := len(sh.arena)
+		if t.rtxPT != 0 {
+			t.rtxSeq++
+			if t.rtxSeq == 0 {
+				t.rtxROC++
 			}
-			s.write(it, &it.burst.Packets[i])
+			original := [2]byte{byte(seq >> 8), byte(seq)}
+			sh.arena = v.seal.seal(sh.arena, p.Marker, t.rtxPT, t.rtxSeq, t.rtxROC, v.timestampOf(track, seq, b), t.rtx, original[:], p.Payload)
+		} else {
+			sh.arena = v.seal.seal(sh.arena, p.Marker, t.pt, seq, t.rollOver(seq), v.timestampOf(track, seq, b), t.ssrc, p.Payload)
 		}
-		s.report(it)
-		it.burst.Release()
+		sh.batches[v.host].Add(&v.addr, sh.arena[at:], len(sh.arena)-at)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.stats.Again += uint64(again)
+	v.stats.NotKept += uint64(missing)
+}
+
+// timestampOf is the timestamp under which the peer got a packet.
+func (v *Sender) timestampOf(track int, seq uint16, b *media.Burst) uint32 {
+	for _, c := range v.caught {
+		if c.track == track && int16(seq-c.last) <= 0 {
+			return c.timestamp
+		}
+	}
+	return b.Timestamp
+}
+
+// leave is the session's end in the shard's loop.
+func (v *Sender) leave(*shard) {
+	v.gone = true
+	releaseItems(v.waiting)
+	v.waiting = nil
+	if v.lane != nil {
+		v.lane.leave(v)
 	}
 }
 
-func (s *Sender) write(it item, p *media.Packet) {
-	t := s.tracks[it.burst.Track]
-	switch d := int16(p.Seq - t.last); {
-	case !t.begun:
-		t.begun, t.last = true, p.Seq
-	case it.burst.Track == s.queue.cutTrack() && d > 0:
-		t.shift -= uint16(d - 1) // what the queue dropped leaves no gap
-		t.last = p.Seq
-	case d > 0:
-		t.last = p.Seq
+// age says whether the session should end: ErrTimeout, ErrDisconnected, or nil.
+func (v *Sender) age(now time.Time, connectWithin time.Duration) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	unheard := now.UnixNano() - v.heard.Load()
+	v.quiet = v.state == stateConnected && unheard > int64(hush)
+	switch {
+	case v.state == stateNew && now.Sub(v.opened) > connectWithin:
+		return ErrTimeout
+	case v.state == stateConnected && unheard > int64(silence):
+		return ErrDisconnected
 	}
-	t.packets++
-	t.octets += uint32(len(p.Payload))
-	// An error is a peer that is not connected yet or not any more: the session's own end says so.
-	_ = t.local.WriteRTP(&rtp.Packet{
-		Header:  rtp.Header{Version: 2, Marker: p.Marker, SequenceNumber: p.Seq + t.shift, Timestamp: it.timestamp},
-		Payload: p.Payload,
-	})
+	return nil
 }
 
-// report sends a sender report (RFC 3550 §6.4.1) with the first burst of a track and then each second: it ties
-// the track's clock to the publisher's, so that picture and sound stay together and latency can be measured.
-func (s *Sender) report(it item) {
-	t := s.tracks[it.burst.Track]
-	now := time.Now()
-	if it.past || it.burst.Captured == 0 || now.Sub(t.reported) < time.Second {
-		return
+// Stats are what the peer has said last.
+func (v *Sender) Stats() SenderStats {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.stats
+}
+
+// AddCandidate takes a candidate of the peer.
+func (v *Sender) AddCandidate(c Candidate) error { return checkCandidate(c) }
+
+// RestartICE takes the peer's new credentials and returns ours (RFC 8445 §9): the session goes on over
+// whatever path the peer checks next.
+func (v *Sender) RestartICE(ufrag, pwd string) (newUfrag, newPwd string, err error) {
+	if !iceChars(ufrag, 4) || !iceChars(pwd, 22) {
+		return "", "", fmt.Errorf("%w: ice-ufrag or ice-pwd is malformed", ErrBadSDP)
 	}
-	t.reported = now
-	encodings := t.rtp.GetParameters().Encodings
-	if len(encodings) == 0 {
-		return
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.state == stateClosed {
+		return "", "", ErrClosed
 	}
-	_ = s.pc.WriteRTCP([]rtcp.Packet{&rtcp.SenderReport{
-		SSRC: uint32(encodings[0].SSRC), NTPTime: toNTP(it.burst.Captured), RTPTime: it.timestamp,
-		PacketCount: t.packets, OctetCount: t.octets,
-	}})
+	old := v.ours
+	v.ours, v.theirs = newCredentials(), credentials{ufrag, pwd}
+	for _, h := range v.group.endpoint.hosts {
+		h.add(v.ours.ufrag, v)
+		h.remove(old.ufrag, v)
+	}
+	return v.ours.ufrag, v.ours.pwd, nil
+}
+
+// SendMessage sends a message on the data channel that was opened last; without one it is dropped.
+func (v *Sender) SendMessage(m media.Message) { v.sctp.send(m) }
+
+// Close ends the session without a word to Events.
+func (v *Sender) Close() { v.end() }
+
+// fail ends the session and says why.
+func (v *Sender) fail(reason error) {
+	if v.end() {
+		if f := v.options.Events.OnClosed; f != nil {
+			f(reason)
+		}
+	}
+}
+
+// end ends the session; only the first call does, and reports true.
+func (v *Sender) end() bool {
+	if v.ended.Swap(true) {
+		return false
+	}
+	close(v.done)
+	v.mu.Lock()
+	v.state = stateClosed
+	addrs, at, dtls, ufrag := v.addrs, v.at, v.dtls, v.ours.ufrag
+	v.mu.Unlock()
+	if dtls != nil {
+		dtls.close()
+	}
+	e := v.group.endpoint
+	for _, h := range e.hosts {
+		h.remove(ufrag, v)
+	}
+	for _, a := range addrs {
+		a.host.remove("", v, a.from)
+	}
+	if at.host != nil {
+		e.shards[at.shard].post(task{call: v.leave})
+	}
+	e.mu.Lock()
+	delete(e.senders, v)
+	e.mu.Unlock()
+	return true
 }
 
 // NTP counts from 1900, Unix time from 1970 (RFC 3550 §4).

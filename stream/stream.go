@@ -20,6 +20,7 @@ type Stream struct {
 	pub     *Publisher
 	right   *holding // nil: relayed, or no other node exists
 	subs    []*Subscription
+	live    []*Subscription // those of subs that were started
 	started time.Time
 	bytes   uint64
 	last    time.Time // when media came last; while no publisher is here, when it went
@@ -204,10 +205,8 @@ func (s *Stream) write(p *Publisher, b *media.Burst) {
 			s.requestKeyLocked(b.Track)
 		}
 	}
-	for _, sub := range s.subs {
-		if sub.started {
-			sub.options.Subscriber.Burst(b)
-		}
+	for _, sub := range s.live {
+		sub.options.Subscriber.Burst(b)
 	}
 }
 
@@ -274,8 +273,8 @@ func (s *Stream) moveLocked() bool {
 		s.detachLocked(s.pub, ErrLeaseLost)
 	}
 	s.gone = ErrLeaseLost
-	s.subs = slices.DeleteFunc(s.subs, func(sub *Subscription) bool {
-		if sub.options.Relay {
+	s.removeLocked(func(sub *Subscription) bool {
+		if sub.options.Relay && !sub.closed {
 			sub.closed = true
 			sub.options.Subscriber.End(ErrLeaseLost)
 		}
@@ -304,7 +303,7 @@ func (s *Stream) finish(reason error) {
 		sub.closed = true
 		sub.options.Subscriber.End(reason)
 	}
-	s.right, s.subs = nil, nil
+	s.right, s.subs, s.live = nil, nil, nil
 	s.mu.Unlock()
 	if right != nil {
 		right.Release()
@@ -324,9 +323,10 @@ func (s *Stream) info() Info {
 		i.Tracks = append(i.Tracks, TrackInfo{Track: s.tracks[j], Bitrate: l.rate, Width: l.width, Height: l.height})
 	}
 	for _, sub := range s.subs {
-		if sub.options.Relay {
+		switch {
+		case sub.options.Relay:
 			i.Relays++
-		} else {
+		case !sub.options.Shared:
 			i.Viewers++
 		}
 	}

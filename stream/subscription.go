@@ -27,6 +27,9 @@ type Subscriber interface {
 type SubscribeOptions struct {
 	Subscriber Subscriber
 	Relay      bool // another node: not counted as a viewer, and sent away when the stream moves
+	// Shared: takes the media for several viewers, each of whom has a subscription of his own that is never started. It
+	// is not counted as a viewer.
+	Shared bool
 }
 
 // Subscription is a subscriber's place on a stream.
@@ -63,7 +66,23 @@ func (sub *Subscription) Start() {
 		return
 	}
 	sub.started = true
-	var cached []*media.Burst
+	s.live = append(s.live, sub)
+	sub.options.Subscriber.GOP(s.cachedLocked())
+}
+
+// Cached calls f with what came since the last key frame, with the stream locked: what the subscriber of a subscription that
+// was started gets afterwards follows it without a gap. Bursts must be retained to be kept. Where nothing is cached,
+// a key frame is requested.
+func (sub *Subscription) Cached(f func([]*media.Burst)) {
+	s := sub.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !sub.closed {
+		f(s.cachedLocked())
+	}
+}
+
+func (s *Stream) cachedLocked() (cached []*media.Burst) {
 	for i := range s.lanes {
 		if s.tracks[i].Kind != media.Video {
 			continue
@@ -74,7 +93,7 @@ func (sub *Subscription) Start() {
 			s.requestKeyLocked(i)
 		}
 	}
-	sub.options.Subscriber.GOP(cached)
+	return cached
 }
 
 // RequestKeyFrame asks the publisher for a key frame. Requests are merged over all subscribers.
@@ -114,6 +133,12 @@ func (sub *Subscription) Close() {
 		return
 	}
 	sub.closed = true
-	s.subs = slices.DeleteFunc(s.subs, func(o *Subscription) bool { return o == sub })
+	s.removeLocked(func(o *Subscription) bool { return o == sub })
 	s.idle = time.Now()
+}
+
+// removeLocked takes subscriptions off the stream.
+func (s *Stream) removeLocked(which func(*Subscription) bool) {
+	s.subs = slices.DeleteFunc(s.subs, which)
+	s.live = slices.DeleteFunc(s.live, which)
 }

@@ -35,12 +35,15 @@ type Config struct {
 type Egress struct {
 	cfg     Config
 	viewers atomic.Int64
+
+	mu   sync.Mutex
+	fans map[media.Key]*fan
 }
 
 // New returns an Egress; it has no goroutines of its own.
 func New(cfg Config) *Egress {
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
-	return &Egress{cfg: cfg}
+	return &Egress{cfg: cfg, fans: map[media.Key]*fan{}}
 }
 
 // Viewers is the number of sessions.
@@ -56,7 +59,7 @@ type Request struct {
 	OnEnded    func(error) // once, when the session ended other than by Close
 }
 
-// Session is one viewer's session. It is a stream.Subscriber.
+// Session is one viewer's session. As a stream.Subscriber it has no part in the media, which its fan gives it.
 type Session struct {
 	egress  *Egress
 	id      string
@@ -66,47 +69,56 @@ type Session struct {
 	over    atomic.Bool
 	sender  atomic.Pointer[rtc.Sender] // nil until the session is described
 	sub     *stream.Subscription
+	fan     *fan
 }
 
 // Play answers a viewer's offer (WHEP). Its errors wrap those of rtc and of stream, or are ErrFull.
 func (e *Egress) Play(ctx context.Context, r Request, offer string) (*Session, string, error) {
-	return e.open(ctx, r, func(o rtc.SenderOptions) (*rtc.Sender, string, error) { return e.cfg.RTC.AnswerSender(offer, o) })
+	return e.open(ctx, r, func(g *rtc.Group, o rtc.SenderOptions) (*rtc.Sender, string, error) { return g.Answer(offer, o) })
 }
 
 // Offer opens a session by an offer of ours; the client's answer goes to SetAnswer.
 func (e *Egress) Offer(ctx context.Context, r Request) (*Session, string, error) {
-	return e.open(ctx, r, e.cfg.RTC.OfferSender)
+	return e.open(ctx, r, (*rtc.Group).Offer)
 }
 
-func (e *Egress) open(ctx context.Context, r Request, describe func(rtc.SenderOptions) (*rtc.Sender, string, error)) (*Session, string, error) {
+func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, rtc.SenderOptions) (*rtc.Sender, string, error)) (*Session, string, error) {
 	if n := e.viewers.Add(1); e.cfg.MaxViewers > 0 && n > int64(e.cfg.MaxViewers) {
 		e.viewers.Add(-1)
 		return nil, "", ErrFull
 	}
 	s := &Session{egress: e, id: rand.Text(), request: r}
 	s.log = e.cfg.Log.With("stream", r.Key, "peer", r.Remote, "session", s.id[:6])
-	sub, err := e.cfg.Hub.Subscribe(ctx, r.Key, stream.SubscribeOptions{Subscriber: s})
-	if err != nil {
+	fail := func(err error) (*Session, string, error) {
 		e.viewers.Add(-1)
+		if s.sub != nil {
+			s.sub.Close()
+		}
+		if s.fan != nil {
+			s.fan.leave()
+		}
 		return nil, "", err
 	}
-	s.sub = sub
-	sender, sdp, err := describe(rtc.SenderOptions{
-		Tracks: sub.Tracks(),
-		Label:  r.Key.ID,
-		Data:   r.Data,
+	var err error
+	if s.sub, err = e.cfg.Hub.Subscribe(ctx, r.Key, stream.SubscribeOptions{Subscriber: s}); err != nil {
+		return fail(err)
+	}
+	if s.fan, err = e.join(ctx, r.Key); err != nil {
+		return fail(err)
+	}
+	sender, sdp, err := describe(s.fan.group, rtc.SenderOptions{
+		Label: r.Key.ID,
+		Data:  r.Data,
 		Events: rtc.Events{
 			OnConnected: s.connected,
 			OnRestored:  r.OnRestored,
-			OnMessage:   sub.Send,
+			OnMessage:   s.sub.Send,
 			OnClosed:    s.End,
 		},
-		OnKeyFrameRequest: sub.RequestKeyFrame,
+		OnKeyFrameRequest: s.sub.RequestKeyFrame,
 	})
 	if err != nil {
-		sub.Close()
-		e.viewers.Add(-1)
-		return nil, "", err
+		return fail(err)
 	}
 	s.sender.Store(sender)
 	if s.over.Load() { // the stream ended while the session was described
@@ -142,9 +154,13 @@ func (s *Session) close(reason error, tell bool) {
 		s.sub.Close()
 		if sender := s.sender.Load(); sender != nil {
 			sender.Close()
+			stats := sender.Stats()
+			s.log.Debug("viewer left", "reason", reason, "lost", stats.Lost, "roundTrip", stats.RoundTrip, "sentAgain", stats.Again, "estimate", stats.Estimate)
+		}
+		if s.fan != nil {
+			s.fan.leave()
 		}
 		s.egress.viewers.Add(-1)
-		s.log.Debug("viewer left", "reason", reason)
 		if f := s.request.OnEnded; tell && f != nil {
 			f(reason)
 		}
@@ -153,17 +169,17 @@ func (s *Session) close(reason error, tell bool) {
 
 func (s *Session) connected() {
 	s.log.Debug("viewer connected")
-	s.sub.Start()
+	s.fan.begin(s.sender.Load())
 	if f := s.request.OnStarted; f != nil {
 		f()
 	}
 }
 
-// GOP implements stream.Subscriber.
-func (s *Session) GOP(bursts []*media.Burst) { s.sender.Load().GOP(bursts) }
+// GOP implements stream.Subscriber; it is not called, as the subscription is never started.
+func (s *Session) GOP([]*media.Burst) {}
 
-// Burst implements stream.Subscriber.
-func (s *Session) Burst(b *media.Burst) { s.sender.Load().Send(b) }
+// Burst implements stream.Subscriber; it is not called either.
+func (s *Session) Burst(*media.Burst) {}
 
 // Tracks implements stream.Subscriber: a session can't change its codecs.
 func (s *Session) Tracks([]media.Track) { s.End(ErrCodecsChanged) }

@@ -1,0 +1,333 @@
+package rtc
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pion/sdp/v3"
+
+	"sluice/media"
+)
+
+// line is one media line of a description of ours.
+type line struct {
+	mid     string
+	kind    string                // "audio", "video" or "application"
+	refused *sdp.MediaDescription // the offer's line that we don't take; nil: it is taken
+	track   int                   // -1: the data channel
+	formats []format
+}
+
+// remote is what a peer's description says beside its codecs.
+type remote struct {
+	theirs credentials
+	prints fingerprints
+	active bool // the peer begins DTLS; else we do (RFC 8842 §5)
+}
+
+// parseRemote reads the transport's part of a description, which is the same for all its lines or stands at its head.
+func parseRemote(d *sdp.SessionDescription) (r remote, err error) {
+	r.active = true
+	see := func(key, value string) {
+		switch key {
+		case "ice-ufrag":
+			r.theirs.ufrag = value
+		case "ice-pwd":
+			r.theirs.pwd = value
+		case "setup":
+			r.active = value != "passive"
+		case "fingerprint":
+			if f, ok := parseFingerprint(value); ok && !slices.Contains(r.prints, f) {
+				r.prints = append(r.prints, f)
+			}
+		}
+	}
+	for _, a := range d.Attributes {
+		see(a.Key, a.Value)
+	}
+	for _, m := range d.MediaDescriptions {
+		for _, a := range m.Attributes {
+			if a.Key == "fingerprint" || r.theirs.ufrag == "" || r.theirs.pwd == "" || a.Key == "setup" {
+				see(a.Key, a.Value)
+			}
+		}
+	}
+	switch {
+	case !iceChars(r.theirs.ufrag, 4) || !iceChars(r.theirs.pwd, 22):
+		return r, fmt.Errorf("%w: it has no ICE credentials, or malformed ones", ErrBadSDP)
+	case len(r.prints) == 0:
+		return r, fmt.Errorf("%w: it has no fingerprint by sha-256", ErrBadSDP)
+	}
+	return r, nil
+}
+
+// Answer opens a session from the peer's offer. Media begins with Join.
+func (g *Group) Answer(offer string, o SenderOptions) (*Sender, string, error) {
+	sections, data, err := parseOffer(offer)
+	if err != nil {
+		return nil, "", err
+	}
+	var d sdp.SessionDescription
+	if err := d.UnmarshalString(offer); err != nil {
+		return nil, "", fmt.Errorf("%w: %w", ErrBadSDP, err)
+	}
+	peer, err := parseRemote(&d)
+	if err != nil {
+		return nil, "", err
+	}
+	tracks, chosen, err := g.choose(slices.DeleteFunc(sections, func(s section) bool { return !s.receives }))
+	if err != nil {
+		return nil, "", err
+	}
+	v, err := g.newSender(o, tracks)
+	if err != nil {
+		return nil, "", err
+	}
+	v.mu.Lock()
+	v.theirs, v.prints, v.active, v.dataLine = peer.theirs, peer.prints, peer.active, data
+	v.mu.Unlock()
+	return v, v.describe(g.linesFor(&d, chosen), peer.active, false), nil
+}
+
+// choose picks a format for each track that the peer wants.
+func (g *Group) choose(sections []section) (tracks []outTrack, chosen []format, err error) {
+	tracks, chosen = make([]outTrack, len(g.tracks)), make([]format, len(g.tracks))
+	wanted := 0
+	for i, t := range g.tracks {
+		s, ok := firstOf(sections, t.Kind)
+		if !ok {
+			continue // the peer did not ask for this kind
+		}
+		f, ok := chooseFor(t, s.formats)
+		if !ok {
+			return nil, nil, fmt.Errorf("%w: the stream's %s is %s, which the peer doesn't take", ErrNoCodec, t.Kind, t.Codec.Name)
+		}
+		tracks[i] = outTrack{wanted: true, pt: f.pt, rtxPT: f.rtx}
+		chosen[i] = f
+		wanted++
+	}
+	if wanted == 0 && len(g.tracks) > 0 {
+		return nil, nil, fmt.Errorf("%w: the peer asks for nothing that the stream has", ErrNoCodec)
+	}
+	return tracks, chosen, nil
+}
+
+// linesFor answers each media line of an offer: the first of each kind that the peer receives with the stream's track of that kind.
+func (g *Group) linesFor(d *sdp.SessionDescription, chosen []format) (lines []line) {
+	taken := make([]bool, len(g.tracks))
+	data := false
+	for _, m := range d.MediaDescriptions {
+		mid, _ := m.Attribute("mid")
+		l := line{mid: mid, kind: m.MediaName.Media, refused: m, track: -1}
+		_, sendonly := m.Attribute("sendonly")
+		_, inactive := m.Attribute("inactive")
+		_, bundled := m.Attribute("bundle-only")
+		switch {
+		case m.MediaName.Port.Value == 0 && !bundled:
+		case l.kind == "application" && !data && strings.Contains(strings.Join(m.MediaName.Protos, "/"), "SCTP"):
+			l.refused, data = nil, true
+		case !sendonly && !inactive:
+			for i, t := range g.tracks {
+				if t.Kind.String() == l.kind && !taken[i] && chosen[i].codec.Name != "" {
+					l.refused, l.track, l.formats, taken[i] = nil, i, []format{chosen[i]}, true
+					break
+				}
+			}
+		}
+		lines = append(lines, l)
+	}
+	return lines
+}
+
+// Offer opens a session by an offer of ours; SetAnswer follows.
+func (g *Group) Offer(o SenderOptions) (*Sender, string, error) {
+	tracks := make([]outTrack, len(g.tracks))
+	var lines []line
+	next := uint8(96) // RFC 3551 §6: dynamic payload types
+	for i, t := range g.tracks {
+		l := line{mid: fmt.Sprint(len(lines)), kind: t.Kind.String(), track: i}
+		for _, f := range offered(t, next) {
+			next = max(next, f.pt+1)
+			l.formats = append(l.formats, f)
+		}
+		for j := range l.formats {
+			if t.Kind == media.Video {
+				l.formats[j].rtx = next
+				next++
+			}
+		}
+		lines = append(lines, l)
+	}
+	if o.Data {
+		lines = append(lines, line{mid: fmt.Sprint(len(lines)), kind: "application", track: -1})
+	}
+	v, err := g.newSender(o, tracks)
+	if err != nil {
+		return nil, "", err
+	}
+	return v, v.describe(lines, true, true), nil
+}
+
+// SetAnswer applies the peer's answer to an offer of ours.
+func (v *Sender) SetAnswer(answer string) error {
+	sections, data, err := parseOffer(answer)
+	if err != nil {
+		return err
+	}
+	var d sdp.SessionDescription
+	if err := d.UnmarshalString(answer); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadSDP, err)
+	}
+	peer, err := parseRemote(&d)
+	if err != nil {
+		return err
+	}
+	for _, t := range v.group.tracks {
+		s, ok := firstOf(sections, t.Kind)
+		if t.Kind == media.Video && (!ok || len(s.formats) == 0 || !s.receives) {
+			return fmt.Errorf("%w: the player takes no %s", ErrNoCodec, t.Codec.Name)
+		}
+	}
+	tracks, _, err := v.group.choose(slices.DeleteFunc(sections, func(s section) bool { return !s.receives || len(s.formats) == 0 }))
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.state != stateNew || len(v.prints) > 0 {
+		return fmt.Errorf("%w: there is an answer already", ErrBadSDP)
+	}
+	for i := range tracks { // nothing was sent yet: the loop does not know the session
+		t := &v.tracks[i]
+		t.wanted, t.pt, t.rtxPT = tracks[i].wanted, tracks[i].pt, tracks[i].rtxPT
+	}
+	v.options.Data = v.options.Data && data
+	v.theirs, v.prints, v.active = peer.theirs, peer.prints, peer.active
+	return nil
+}
+
+// describe writes our description: all media on one transport, of which we are the ICE-lite side.
+func (v *Sender) describe(lines []line, peerActive, offer bool) string {
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
+	p("v=0")
+	p("o=- %d 2 IN IP4 0.0.0.0", v.opened.UnixNano())
+	p("s=-")
+	p("t=0 0")
+	var mids []string
+	for _, l := range lines {
+		if l.refused == nil {
+			mids = append(mids, l.mid)
+			if l.track >= 0 {
+				v.mids = append(v.mids, l.mid)
+			}
+		}
+	}
+	if len(mids) > 0 {
+		p("a=group:BUNDLE %s", strings.Join(mids, " "))
+	}
+	p("a=ice-lite")
+	p("a=msid-semantic: WMS %s", v.options.Label)
+	setup := "passive"
+	if offer {
+		setup = "actpass"
+	} else if !peerActive {
+		setup = "active"
+	}
+	first := true
+	for _, l := range lines {
+		if m := l.refused; m != nil { // RFC 3264 §6
+			p("m=%s 0 %s %s", l.kind, strings.Join(m.MediaName.Protos, "/"), strings.Join(m.MediaName.Formats, " "))
+			p("c=IN IP4 0.0.0.0")
+			if l.mid != "" {
+				p("a=mid:%s", l.mid)
+			}
+			p("a=inactive")
+			continue
+		}
+		if l.track < 0 {
+			p("m=application 9 UDP/DTLS/SCTP webrtc-datachannel")
+		} else {
+			p("m=%s 9 UDP/TLS/RTP/SAVPF %s", l.kind, payloadTypes(l.formats))
+		}
+		p("c=IN IP4 0.0.0.0")
+		if l.mid != "" {
+			p("a=mid:%s", l.mid)
+		}
+		p("a=ice-ufrag:%s", v.ours.ufrag)
+		p("a=ice-pwd:%s", v.ours.pwd)
+		p("a=fingerprint:%s", v.group.endpoint.print)
+		p("a=setup:%s", setup)
+		if l.track < 0 {
+			p("a=sctp-port:5000") // RFC 8841 §5
+			p("a=max-message-size:%d", maxMessage)
+		} else {
+			v.describeTrack(p, l)
+		}
+		if first { // the others are bundled with it
+			first = false
+			for _, c := range v.group.endpoint.candidates() {
+				p("a=candidate:%s", c)
+			}
+			p("a=end-of-candidates")
+		}
+	}
+	return b.String()
+}
+
+func payloadTypes(formats []format) string {
+	var all []string
+	for _, f := range formats {
+		all = append(all, fmt.Sprint(f.pt))
+		if f.rtx != 0 {
+			all = append(all, fmt.Sprint(f.rtx))
+		}
+	}
+	return strings.Join(all, " ")
+}
+
+// describeTrack writes the lines of a track that is sent.
+func (v *Sender) describeTrack(p func(string, ...any), l line) {
+	t := &v.tracks[l.track]
+	p("a=sendonly")
+	p("a=rtcp-mux")
+	p("a=rtcp-rsize")
+	rtx := false
+	for _, f := range l.formats {
+		name := fmt.Sprintf("%s/%d", cmp.Or(f.name, f.codec.Name), f.codec.ClockRate)
+		if f.codec.Channels > 1 {
+			name += fmt.Sprintf("/%d", f.codec.Channels)
+		}
+		p("a=rtpmap:%d %s", f.pt, name)
+		if f.codec.Fmtp != "" {
+			p("a=fmtp:%d %s", f.pt, f.codec.Fmtp)
+		}
+		if l.kind == "video" {
+			for _, fb := range []string{"nack", "nack pli", "ccm fir", "goog-remb"} {
+				p("a=rtcp-fb:%d %s", f.pt, fb)
+			}
+		}
+		if f.rtx != 0 {
+			rtx = true
+			p("a=rtpmap:%d rtx/%d", f.rtx, f.codec.ClockRate)
+			p("a=fmtp:%d apt=%d", f.rtx, f.pt)
+		}
+	}
+	id := "ARDAMSv" + v.options.Label // players cut the first seven characters to get the stream's id
+	if l.kind == "audio" {
+		id = "ARDAMSa" + v.options.Label
+	}
+	p("a=msid:%s %s", v.options.Label, id)
+	if rtx {
+		p("a=ssrc-group:FID %d %d", t.ssrc, t.rtx)
+		p("a=ssrc:%d cname:%s", t.ssrc, v.options.Label)
+		p("a=ssrc:%d cname:%s", t.rtx, v.options.Label)
+		return
+	}
+	p("a=ssrc:%d cname:%s", t.ssrc, v.options.Label)
+}
+
+// MIDs are the media identifications (RFC 5888) of the tracks that are sent.
+func (v *Sender) MIDs() []string { return v.mids }

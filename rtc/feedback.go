@@ -1,0 +1,106 @@
+package rtc
+
+import (
+	"time"
+
+	"github.com/pion/rtcp"
+)
+
+// maxAgain is how many packets one NACK may ask for.
+const maxAgain = 256
+
+// rtcpPacket has a datagram of SRTCP. What does not decrypt, or was seen before, changes nothing.
+func (v *Sender) rtcpPacket(b []byte) {
+	v.mu.Lock()
+	in := v.rtcpIn
+	if in == nil || v.state != stateConnected {
+		v.mu.Unlock()
+		return
+	}
+	plain, err := in.DecryptRTCP(nil, b, nil)
+	v.mu.Unlock()
+	if err != nil {
+		return
+	}
+	packets, err := rtcp.Unmarshal(plain)
+	if err != nil {
+		return
+	}
+	now := time.Now()
+	for _, p := range packets {
+		switch p := p.(type) {
+		case *rtcp.ReceiverReport:
+			for _, r := range p.Reports {
+				v.receiverReport(r, now)
+			}
+		case *rtcp.SenderReport:
+			for _, r := range p.Reports {
+				v.receiverReport(r, now)
+			}
+		case *rtcp.PictureLossIndication:
+			v.keyFrame(p.MediaSSRC)
+		case *rtcp.FullIntraRequest:
+			for _, f := range p.FIR {
+				v.keyFrame(f.SSRC)
+			}
+		case *rtcp.TransportLayerNack:
+			v.nack(p)
+		case *rtcp.ReceiverEstimatedMaximumBitrate:
+			v.mu.Lock()
+			v.stats.Estimate = int(p.Bitrate)
+			v.mu.Unlock()
+		}
+	}
+}
+
+// trackOf finds a track by its SSRC. SSRCs don't change after the session was opened.
+func (v *Sender) trackOf(ssrc uint32) int {
+	for i := range v.tracks {
+		if v.tracks[i].wanted && v.tracks[i].ssrc == ssrc {
+			return i
+		}
+	}
+	return -1
+}
+
+func (v *Sender) keyFrame(ssrc uint32) {
+	if i := v.trackOf(ssrc); i >= 0 {
+		v.options.OnKeyFrameRequest(i)
+	}
+}
+
+// receiverReport keeps what the peer says of what it gets (RFC 3550 §6.4.2).
+func (v *Sender) receiverReport(r rtcp.ReceptionReport, now time.Time) {
+	i := v.trackOf(r.SSRC)
+	if i < 0 {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.stats.Lost = float64(r.FractionLost) / 256
+	if rate := v.group.tracks[i].Codec.ClockRate; rate > 0 {
+		v.stats.Jitter = time.Duration(r.Jitter) * time.Second / time.Duration(rate)
+	}
+	if r.LastSenderReport != 0 && r.LastSenderReport == v.srID {
+		v.stats.RoundTrip = now.Sub(v.srAt) - time.Duration(r.Delay)*time.Second/65536
+	}
+}
+
+// nack has a request for packets that were lost (RFC 4585 §6.2.1).
+func (v *Sender) nack(p *rtcp.TransportLayerNack) {
+	i := v.trackOf(p.MediaSSRC)
+	if i < 0 {
+		return
+	}
+	var lost []uint16
+	for _, pair := range p.Nacks {
+		for _, seq := range pair.PacketList() {
+			if len(lost) < maxAgain {
+				lost = append(lost, seq)
+			}
+		}
+	}
+	if sh := v.home(); sh != nil && len(lost) > 0 {
+		sh.post(task{call: func(sh *shard) { v.sendAgain(sh, i, lost) }})
+	}
+}

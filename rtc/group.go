@@ -1,0 +1,221 @@
+package rtc
+
+import (
+	"sync/atomic"
+
+	"sluice/media"
+)
+
+// Group is a stream's way to all its viewers on this node. What is sent to it is taken once by each shard that has some of them.
+type Group struct {
+	endpoint *Endpoint
+	tracks   []media.Track
+	lanes    []*lane // by shard
+}
+
+// NewGroup makes a group for a stream's tracks.
+func (e *Endpoint) NewGroup(tracks []media.Track) *Group {
+	g := &Group{endpoint: e, tracks: tracks}
+	for range e.shards {
+		g.lanes = append(g.lanes, &lane{tracks: make([]laneTrack, len(tracks)), cut: make([]bool, len(tracks))})
+	}
+	return g
+}
+
+// Tracks are those of the stream.
+func (g *Group) Tracks() []media.Track { return g.tracks }
+
+// Send gives a burst to all viewers that have joined. It never blocks; the burst is retained as long as needed.
+func (g *Group) Send(b *media.Burst) {
+	for i, l := range g.lanes {
+		if l.joined.Load() > 0 {
+			g.endpoint.shards[i].post(task{lane: l, burst: b.Retain()})
+		}
+	}
+}
+
+// Join begins the media for a viewer of the group that is connected: first what is cached, then what is sent to the group from now
+// on. Timestamps of the past are moved together to end at the newest: a player shows the first picture at once and runs to the
+// present instead of playing the past at its own speed.
+func (g *Group) Join(v *Sender, cached []*media.Burst) {
+	sh := v.home()
+	if sh == nil {
+		return
+	}
+	l := g.lanes[sh.index]
+	l.joined.Add(1)
+	items := past(cached)
+	sh.post(task{call: func(sh *shard) { l.join(sh, v, items) }})
+}
+
+// item is a burst that waits for one viewer, with the timestamp it gets and the first packet that was not sent.
+type item struct {
+	burst     *media.Burst
+	timestamp uint32
+	next      int
+}
+
+// past retains cached bursts and moves their timestamps together.
+func past(bursts []*media.Burst) []item {
+	const apart = 90 // units of the clock between two pictures of the past: a millisecond of video
+	stamps := 0
+	for i, b := range bursts {
+		if i == 0 || b.Timestamp != bursts[i-1].Timestamp {
+			stamps++
+		}
+	}
+	items := make([]item, 0, len(bursts))
+	for i, b := range bursts {
+		if i == 0 || b.Timestamp != bursts[i-1].Timestamp {
+			stamps--
+		}
+		items = append(items, item{burst: b.Retain(), timestamp: bursts[len(bursts)-1].Timestamp - uint32(stamps*apart)})
+	}
+	return items
+}
+
+// lane is a group's viewers on one shard.
+type lane struct {
+	joined atomic.Int32 // viewers, those that are about to join included
+	cut    []bool       // by track: video is dropped until a key frame; under the shard's mu
+
+	// The loop's.
+	viewers []*Sender
+	tracks  []laneTrack
+}
+
+// laneTrack is what all viewers of a track have in common.
+type laneTrack struct {
+	begun    bool
+	shift    uint16 // out = in + shift
+	last     uint16 // out: highest sent
+	stamp    uint32 // timestamp of the newest burst
+	captured int64  // and its wall clock
+	ring     *ring
+}
+
+// fitsLocked decides whether a burst may wait for the loop, and whether it is the first after some that
+// might not; the shard's mu is held.
+func (l *lane) fitsLocked(b *media.Burst, queued int) (fits, resync bool) {
+	if b.Track >= len(l.cut) {
+		return false, false
+	}
+	if queued > shardQueue {
+		l.cut[b.Track] = true
+	} else if l.cut[b.Track] && b.Key {
+		l.cut[b.Track] = false
+		return true, true
+	}
+	return !l.cut[b.Track], false
+}
+
+// send is the loop's main work: one burst to every viewer.
+func (l *lane) send(sh *shard, b *media.Burst, resync bool) {
+	if len(l.viewers) == 0 {
+		return
+	}
+	t := &l.tracks[b.Track]
+	t.number(b, resync)
+	sh.runs = cutRuns(sh.runs[:0], b.Packets)
+	for _, v := range l.viewers {
+		if len(v.waiting) > 0 {
+			v.waiting = append(v.waiting, item{burst: b.Retain(), timestamp: b.Timestamp})
+			continue
+		}
+		v.send(sh, t, b)
+	}
+}
+
+// number keeps a burst for retransmission; with resync its numbers follow those before, although some are missing.
+func (t *laneTrack) number(b *media.Burst, resync bool) {
+	first := b.Packets[0].Seq
+	if !t.begun {
+		t.begun, t.last = true, first-1
+	} else if resync {
+		t.shift = t.last + 1 - first
+	}
+	t.stamp, t.captured = b.Timestamp, b.Captured
+	if t.ring == nil {
+		t.ring = &ring{}
+	}
+	for i := range b.Packets {
+		out := b.Packets[i].Seq + t.shift
+		t.ring.add(out, b, i)
+		if int16(out-t.last) > 0 {
+			t.last = out
+		}
+	}
+}
+
+func (l *lane) join(sh *shard, v *Sender, items []item) {
+	if v.gone {
+		l.joined.Add(-1)
+		releaseItems(items)
+		return
+	}
+	v.lane = l
+	l.viewers = append(l.viewers, v)
+	v.joined(sh, items)
+}
+
+func (l *lane) leave(v *Sender) {
+	for i, have := range l.viewers {
+		if have == v {
+			last := len(l.viewers) - 1
+			l.viewers[i], l.viewers[last] = l.viewers[last], nil
+			l.viewers = l.viewers[:last]
+			l.joined.Add(-1)
+			break
+		}
+	}
+	if len(l.viewers) == 0 {
+		for i := range l.tracks {
+			if r := l.tracks[i].ring; r != nil {
+				r.reset()
+			}
+		}
+	}
+}
+
+func releaseItems(items []item) {
+	for i := range items {
+		items[i].burst.Release()
+		items[i] = item{}
+	}
+}
+
+// ring keeps the packets sent last, so that any viewer of the lane can have one again (RFC 4585 §6.2.1).
+type ring struct {
+	packets [1024]kept // about three seconds of 2.5 Mbit/s
+}
+
+type kept struct {
+	burst *media.Burst // nil: nothing
+	index int
+	seq   uint16 // out
+}
+
+func (r *ring) add(seq uint16, b *media.Burst, index int) {
+	k := &r.packets[seq%uint16(len(r.packets))]
+	if k.burst != nil {
+		k.burst.Release()
+	}
+	*k = kept{b.Retain(), index, seq}
+}
+
+func (r *ring) get(seq uint16) (*media.Burst, int) {
+	k := &r.packets[seq%uint16(len(r.packets))]
+	if k.burst == nil || k.seq != seq {
+		return nil, 0
+	}
+	return k.burst, k.index
+}
+
+func (r *ring) reset() {
+	for i := range r.packets {
+		if b := r.packets[i].burst; b != nil {
+			b.Release()
+		}
+		r.packets[i] = kept{}
+	}
+}

@@ -1,0 +1,339 @@
+package rtc
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pion/dtls/v3"
+
+	"sluice/udp"
+)
+
+// fingerprints are those of a peer's certificate, by SHA-256, as its description has them (RFC 8122 §5).
+type fingerprints [][sha256.Size]byte
+
+// parseFingerprint reads "sha-256 AB:CD:…"; other hashes are not used by anybody who speaks WebRTC.
+func parseFingerprint(value string) (f [sha256.Size]byte, ok bool) {
+	hash, text, _ := strings.Cut(strings.TrimSpace(value), " ")
+	if !strings.EqualFold(hash, "sha-256") {
+		return f, false
+	}
+	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(text), ":", ""))
+	if err != nil || len(b) != len(f) {
+		return f, false
+	}
+	return [sha256.Size]byte(b), true
+}
+
+func formatFingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	var out strings.Builder
+	out.WriteString("sha-256 ")
+	for i, b := range sum {
+		if i > 0 {
+			out.WriteByte(':')
+		}
+		fmt.Fprintf(&out, "%02X", b)
+	}
+	return out.String()
+}
+
+var errFingerprint = errors.New("the peer's certificate is not that of its description")
+
+// handshake is the DTLS side of a session: a goroutine until the keys are there. After that DTLS has no goroutine and no
+// memory but what it takes to answer a peer that has not got our last flight, and to
+// believe a peer that says goodbye; a data channel keeps it running.
+type handshake struct {
+	sender *Sender
+	pipe   *pipe
+	peer   net.Addr
+
+	mu     sync.Mutex
+	turn   bool     // something came since the last write: a new flight begins
+	flight [][]byte // our last flight
+	done   bool     // the keys are there
+	state  *dtls.State
+	conn   *dtls.Conn // as long as it runs
+	muted  bool       // what it writes is not sent
+	again  time.Time  // when the last flight was sent again, or an alert was looked at
+}
+
+// dtlsPacket has a datagram of DTLS.
+func (v *Sender) dtlsPacket(a arrival, b []byte) {
+	v.mu.Lock()
+	if v.state == stateClosed || v.at.host == nil || len(v.prints) == 0 {
+		v.mu.Unlock()
+		return
+	}
+	h := v.beginDTLSLocked(a)
+	v.mu.Unlock()
+	h.packet(b, a.from)
+}
+
+func (v *Sender) beginDTLSLocked(a arrival) *handshake {
+	if v.dtls == nil {
+		h := &handshake{sender: v, peer: net.UDPAddrFromAddrPort(a.from)}
+		h.pipe = newPipe(a.host.sockets[0].LocalAddr(), 32, h.write, nil)
+		h.pipe.turns = &turns{all: v.group.endpoint.turns}
+		v.dtls = h
+		v.group.endpoint.spawn(h.run)
+	}
+	return v.dtls
+}
+
+// turns bound how many handshakes compute at once, so that a thousand that come together leave the
+// processors to those who watch. A handshake takes its turn with each datagram that it reads, and gives it back when it waits for the next.
+type turns struct {
+	all chan struct{} // of the endpoint: its capacity is the bound
+
+	mu   sync.Mutex
+	mine bool
+}
+
+func (t *turns) give() {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mine {
+		<-t.all
+		t.mine = false
+	}
+}
+
+func (t *turns) take() {
+	if t == nil {
+		return
+	}
+	t.all <- struct{}{}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mine = true
+}
+
+// Types of DTLS records (RFC 6347 §4.1).
+const (
+	recordChangeCipher = 20
+	recordAlert        = 21
+	recordHandshake    = 22
+)
+
+func (h *handshake) packet(b []byte, from netip.AddrPort) {
+	h.mu.Lock()
+	if !h.done || h.conn != nil {
+		h.turn = true
+		h.mu.Unlock()
+		h.pipe.push(b, from)
+		return
+	}
+	if time.Since(h.again) < 50*time.Millisecond {
+		h.mu.Unlock()
+		return
+	}
+	h.again = time.Now()
+	flight, state := h.flight, h.state
+	h.mu.Unlock()
+	switch b[0] {
+	case recordChangeCipher, recordHandshake: // it has not got our last flight (RFC 6347 §4.2.4)
+		for _, d := range flight {
+			_ = h.send(d)
+		}
+	case recordAlert:
+		if state != nil {
+			h.goodbye(state, b, from)
+		}
+	}
+}
+
+// goodbye looks at an alert with the keys of the connection, which are taken up again for it.
+func (h *handshake) goodbye(state *dtls.State, b []byte, from netip.AddrPort) {
+	alert := append([]byte(nil), b...)
+	h.sender.group.endpoint.spawn(func() {
+		quiet := newPipe(netip.AddrPortFrom(from.Addr(), 0), 4, func([]byte, netip.AddrPort) error { return nil }, nil)
+		conn, err := dtls.Resume(state, quiet, h.peer, h.sender.group.endpoint.dtlsConfig(nil))
+		if err != nil {
+			return
+		}
+		quiet.push(alert, from)
+		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+		var ignored [64]byte
+		_, err = conn.Read(ignored[:])
+		_ = conn.Close()
+		var late net.Error
+		if err != nil && !(errors.As(err, &late) && late.Timeout()) {
+			h.sender.fail(ErrDisconnected)
+		}
+	})
+}
+
+// write is what DTLS sends.
+func (h *handshake) write(b []byte, _ netip.AddrPort) error {
+	h.mu.Lock()
+	if h.muted {
+		h.mu.Unlock()
+		return nil
+	}
+	if !h.done {
+		if h.turn {
+			h.turn, h.flight = false, nil
+		}
+		h.flight = append(h.flight, append([]byte(nil), b...))
+	}
+	h.mu.Unlock()
+	return h.send(b)
+}
+
+// send goes to where the peer is now.
+func (h *handshake) send(b []byte) error {
+	h.sender.mu.Lock()
+	at := h.sender.at
+	h.sender.mu.Unlock()
+	return at.host.sockets[at.shard].WriteTo(b, at.from)
+}
+
+// run makes the handshake.
+func (h *handshake) run() {
+	v := h.sender
+	e := v.group.endpoint
+	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.ConnectWithin)
+	defer cancel()
+	v.mu.Lock()
+	begin := dtls.Server
+	if !v.active {
+		begin = dtls.Client
+	}
+	client := !v.active
+	v.mu.Unlock()
+	conn, err := begin(h.pipe, h.peer, e.dtlsConfig(v.verify))
+	if err != nil {
+		v.fail(fmt.Errorf("%w: %w", ErrDisconnected, err))
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { _ = h.pipe.Close() })
+	err = conn.HandshakeContext(ctx)
+	stop()
+	var k keys
+	if err == nil {
+		k, err = exportKeys(conn, client)
+	}
+	if err != nil {
+		h.mute()
+		_ = conn.Close()
+		_ = h.pipe.Close()
+		v.fail(fmt.Errorf("%w: DTLS: %w", ErrTimeout, err))
+		return
+	}
+	state, _ := conn.ConnectionState()
+	h.mu.Lock()
+	h.done, h.state = true, &state
+	data := v.wantsData()
+	if data {
+		h.conn = conn
+	}
+	h.mu.Unlock()
+	if !data {
+		h.mute()
+		_ = conn.Close()
+		_ = h.pipe.Close()
+	}
+	if err := v.connected(k); err != nil {
+		v.fail(err)
+		return
+	}
+	if data {
+		v.runData(conn)
+	}
+}
+
+func (h *handshake) mute() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.muted = true
+}
+
+// close says goodbye to the peer and ends what still runs.
+func (h *handshake) close() {
+	h.mu.Lock()
+	conn, state, done := h.conn, h.state, h.done
+	h.mu.Unlock()
+	if !done {
+		_ = h.pipe.Close()
+		return
+	}
+	e := h.sender.group.endpoint
+	e.spawn(func() {
+		if conn == nil {
+			last := newPipe(netip.AddrPort{}, 1, func(b []byte, _ netip.AddrPort) error { return h.send(b) }, nil)
+			var err error
+			if conn, err = dtls.Resume(state, last, h.peer, e.dtlsConfig(nil)); err != nil {
+				return
+			}
+		}
+		_ = conn.Close()
+		_ = h.pipe.Close()
+	})
+}
+
+// verify compares the peer's certificate with its description.
+func (v *Sender) verify(raw [][]byte, _ [][]*x509.Certificate) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(raw) > 0 {
+		sum := sha256.Sum256(raw[0])
+		for _, f := range v.prints {
+			if f == sum {
+				return nil
+			}
+		}
+	}
+	return errFingerprint
+}
+
+// exportKeys takes the SRTP keys out of a connection (RFC 5764 §4.2).
+func exportKeys(conn *dtls.Conn, client bool) (keys, error) {
+	agreed, ok := conn.SelectedSRTPProtectionProfile()
+	state, alive := conn.ConnectionState()
+	if !ok || !alive {
+		return keys{}, errors.New("no SRTP profile in common")
+	}
+	for _, p := range profiles() {
+		if p.dtls == agreed {
+			material, err := state.ExportKeyingMaterial("EXTRACTOR-dtls_srtp", nil, p.material())
+			if err != nil {
+				return keys{}, fmt.Errorf("export the keys: %w", err)
+			}
+			return splitKeys(p, material, client), nil
+		}
+	}
+	return keys{}, fmt.Errorf("SRTP profile %v is not ours", agreed)
+}
+
+// dtlsConfig is the same for all sessions but for the check of the peer's certificate.
+func (e *Endpoint) dtlsConfig(verify func([][]byte, [][]*x509.Certificate) error) *dtls.Config {
+	c := &dtls.Config{
+		Certificates:            e.tls,
+		CipherSuites:            []dtls.CipherSuiteID{dtls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, dtls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA},
+		ExtendedMasterSecret:    dtls.RequireExtendedMasterSecret,
+		ClientAuth:              dtls.RequireAnyClientCert,
+		VerifyPeerCertificate:   verify,
+		InsecureSkipVerify:      true, // the fingerprint decides
+		InsecureSkipVerifyHello: true, // ICE has shown that the peer receives at its address
+		FlightInterval:          100 * time.Millisecond,
+		MTU:                     udp.MaxDatagram - 300,
+		LoggerFactory:           e.logging,
+	}
+	for _, p := range profiles() {
+		c.SRTPProtectionProfiles = append(c.SRTPProtectionProfiles, p.dtls)
+	}
+	return c
+}

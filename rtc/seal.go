@@ -1,0 +1,160 @@
+package rtc
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/pion/dtls/v3"
+	"github.com/pion/rtp"
+	"github.com/pion/srtp/v3"
+)
+
+// profile is an SRTP protection profile as DTLS agrees on it (RFC 5764 §4.1.2, RFC 7714 §14.2).
+type profile struct {
+	dtls      dtls.SRTPProtectionProfile
+	srtp      srtp.ProtectionProfile
+	key, salt int // bytes
+	overhead  int // bytes that a sealed RTP packet has more
+	gcm       bool
+}
+
+// profiles in our order of preference: what the processor does fastest first.
+func profiles() []profile {
+	return []profile{
+		{dtls.SRTP_AEAD_AES_128_GCM, srtp.ProtectionProfileAeadAes128Gcm, 16, 12, 16, true},
+		{dtls.SRTP_AEAD_AES_256_GCM, srtp.ProtectionProfileAeadAes256Gcm, 32, 12, 16, true},
+		{dtls.SRTP_AES128_CM_HMAC_SHA1_80, srtp.ProtectionProfileAes128CmHmacSha1_80, 16, 14, 10, false},
+	}
+}
+
+// keys are what a DTLS handshake leaves behind: both directions' master keys and salts.
+type keys struct {
+	profile             profile
+	ourKey, ourSalt     []byte
+	theirKey, theirSalt []byte
+}
+
+// splitKeys cuts the exported material (RFC 5764 §4.2): client key, server key, client salt, server salt.
+func splitKeys(p profile, material []byte, client bool) keys {
+	k := keys{profile: p}
+	k.theirKey, material = material[:p.key], material[p.key:]
+	k.ourKey, material = material[:p.key], material[p.key:]
+	k.theirSalt, material = material[:p.salt], material[p.salt:]
+	k.ourSalt = material[:p.salt]
+	if client {
+		k.ourKey, k.theirKey, k.ourSalt, k.theirSalt = k.theirKey, k.ourKey, k.theirSalt, k.ourSalt
+	}
+	return k
+}
+
+func (p profile) material() int { return 2 * (p.key + p.salt) }
+
+// sealer encrypts RTP to one peer. It belongs to the shard's loop.
+type sealer struct {
+	overhead int
+	aead     cipher.AEAD // AEAD profiles
+	salt     [12]byte
+	plain    *srtp.Context // the others
+	nonce    [12]byte
+}
+
+// newSealer derives the session keys (RFC 3711 §4.3).
+func newSealer(k keys) (*sealer, error) {
+	s := &sealer{overhead: k.profile.overhead}
+	if !k.profile.gcm {
+		var err error
+		if s.plain, err = srtp.CreateContext(k.ourKey, k.ourSalt, k.profile.srtp); err != nil {
+			return nil, fmt.Errorf("make SRTP keys: %w", err)
+		}
+		return s, nil
+	}
+	key, err := derive(k.ourKey, k.ourSalt, labelEncryption, k.profile.key)
+	if err != nil {
+		return nil, err
+	}
+	salt, err := derive(k.ourKey, k.ourSalt, labelSalt, len(s.salt))
+	if err != nil {
+		return nil, err
+	}
+	copy(s.salt[:], salt)
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fmt.Errorf("make SRTP keys: %w", err)
+	}
+	if s.aead, err = cipher.NewGCM(block); err != nil {
+		return nil, fmt.Errorf("make SRTP keys: %w", err)
+	}
+	return s, nil
+}
+
+// Labels of the key derivation (RFC 3711 §4.3.1).
+const (
+	labelEncryption = 0
+	labelSalt       = 2
+)
+
+// derive is the key derivation of RFC 3711 §4.3.3: AES in counter mode over the salt with the label.
+// The key derivation rate is 0, so the index plays no part.
+func derive(master, salt []byte, label byte, n int) ([]byte, error) {
+	block, err := aes.NewCipher(master)
+	if err != nil {
+		return nil, fmt.Errorf("derive SRTP keys: %w", err)
+	}
+	iv := make([]byte, aes.BlockSize)
+	copy(iv, salt) // 112 bits; the last 16 are the counter
+	iv[7] ^= label
+	out := make([]byte, n)
+	cipher.NewCTR(block, iv).XORKeyStream(out, out)
+	return out, nil
+}
+
+// headerSize is that of an RTP header without contributing sources and extensions (RFC 3550 §5.1).
+const headerSize = 12
+
+// seal appends a packet to dst: header in clear, payload encrypted (RFC 7714 §8, RFC 3711 §3.3). It allocates nothing
+// with the AEAD profiles when dst has the room.
+func (s *sealer) seal(dst []byte, marker bool, pt uint8, seq uint16, roc, timestamp, ssrc uint32, payload ...[]byte) []byte {
+	at := len(dst)
+	second := pt
+	if marker {
+		second |= 0x80
+	}
+	dst = append(dst, 0x80, second, byte(seq>>8), byte(seq),
+		byte(timestamp>>24), byte(timestamp>>16), byte(timestamp>>8), byte(timestamp),
+		byte(ssrc>>24), byte(ssrc>>16), byte(ssrc>>8), byte(ssrc))
+	if s.aead == nil {
+		return s.sealPlain(dst, at, payload)
+	}
+	n := &s.nonce // RFC 7714 §8.1: 0, SSRC, ROC and sequence number, with the salt
+	*n = s.salt
+	binary.BigEndian.PutUint32(n[2:], binary.BigEndian.Uint32(n[2:])^ssrc)
+	binary.BigEndian.PutUint32(n[6:], binary.BigEndian.Uint32(n[6:])^roc)
+	n[10] ^= byte(seq >> 8)
+	n[11] ^= byte(seq)
+	body := payload[0]
+	if len(payload) > 1 { // a retransmission: in place
+		for _, p := range payload {
+			dst = append(dst, p...)
+		}
+		body = dst[at+headerSize:]
+	}
+	return s.aead.Seal(dst[:at+headerSize], n[:], body, dst[at:at+headerSize])
+}
+
+// sealPlain is for the profiles without AEAD, where Pion's context counts the roll-overs itself.
+func (s *sealer) sealPlain(dst []byte, at int, payload [][]byte) []byte {
+	for _, p := range payload {
+		dst = append(dst, p...)
+	}
+	var h rtp.Header
+	if _, err := h.Unmarshal(dst[at:]); err != nil {
+		return dst[:at]
+	}
+	out, err := s.plain.EncryptRTP(nil, dst[at:], &h)
+	if err != nil {
+		return dst[:at]
+	}
+	return append(dst[:at], out...)
+}

@@ -1,0 +1,372 @@
+package rtc
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pion/interceptor"
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+
+	"sluice/media"
+)
+
+// path is a viewer's socket: what it receives may be lost, and it may get another address.
+type path struct {
+	net.PacketConn // the one that closes last
+	mu             sync.Mutex
+	out            net.PacketConn // by which it sends
+	drop           func(b []byte) bool
+	in             chan packetFrom
+	closed         chan struct{}
+	once           sync.Once
+}
+
+type packetFrom struct {
+	b    []byte
+	from net.Addr
+}
+
+func newPath(t *testing.T, drop func([]byte) bool) *path {
+	p := &path{drop: drop, in: make(chan packetFrom, 4096), closed: make(chan struct{})}
+	p.PacketConn = p.socket(t)
+	p.out = p.PacketConn
+	return p
+}
+
+func (p *path) socket(t *testing.T) net.PacketConn {
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	go func() {
+		for {
+			b := make([]byte, 1500)
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if p.drop == nil || !p.drop(b[:n]) {
+				p.in <- packetFrom{b[:n], from}
+			}
+		}
+	}()
+	return c
+}
+
+// move gives the path another address.
+func (p *path) move(t *testing.T) {
+	c := p.socket(t)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out = c
+}
+
+func (p *path) ReadFrom(b []byte) (int, net.Addr, error) {
+	select {
+	case m := <-p.in:
+		return copy(b, m.b), m.from, nil
+	case <-p.closed:
+		return 0, nil, net.ErrClosed
+	}
+}
+
+func (p *path) WriteTo(b []byte, a net.Addr) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.WriteTo(b, a)
+}
+
+func (p *path) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+// watcher is a viewer behind a path; packets come in the order in which its transport gives them.
+type watcher struct {
+	pc      *webrtc.PeerConnection
+	packets chan *rtp.Packet
+}
+
+func watch(t *testing.T, g *Group, p *path, o SenderOptions) (*watcher, *Sender) {
+	t.Helper()
+	m := &webrtc.MediaEngine{}
+	if err := m.RegisterDefaultCodecs(); err != nil {
+		t.Fatal(err)
+	}
+	registry := &interceptor.Registry{}
+	if err := webrtc.RegisterDefaultInterceptors(m, registry); err != nil {
+		t.Fatal(err)
+	}
+	s := webrtc.SettingEngine{}
+	s.SetIncludeLoopbackCandidate(true)
+	s.SetICETimeouts(time.Minute, time.Minute, 300*time.Millisecond)
+	mux := webrtc.NewICEUDPMux(nil, p)
+	s.SetICEUDPMux(mux)
+	pc, err := webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithSettingEngine(s), webrtc.WithInterceptorRegistry(registry)).NewPeerConnection(webrtc.Configuration{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pc.Close(); _ = mux.Close(); _ = p.Close() })
+	w := &watcher{pc: pc, packets: make(chan *rtp.Packet, 1<<16)}
+	if _, err := pc.AddTransceiverFromKind(webrtc.RTPCodecTypeVideo, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}); err != nil {
+		t.Fatal(err)
+	}
+	pc.OnTrack(func(tr *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
+		for {
+			packet, _, err := tr.ReadRTP()
+			if err != nil {
+				return
+			}
+			w.packets <- packet
+		}
+	})
+	up := make(chan struct{}, 1)
+	told := o.Events.OnConnected
+	o.Events.OnConnected = func() {
+		if told != nil {
+			told()
+		}
+		up <- struct{}{}
+	}
+	v, answer, err := g.Answer(offer(t, pc, nil), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accept(t, pc, answer)
+	await(t, up, "the viewer's connection")
+	return w, v
+}
+
+// stream sends frames of n packets to a group, 100 a second, until stop is closed.
+func streamTo(g *Group, n int, stop <-chan struct{}) *sync.WaitGroup {
+	var w sync.WaitGroup
+	w.Go(func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for seq, ts := uint16(65000), uint32(0); ; ts += 900 {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			b := media.NewBurst(0, ts)
+			for i := range n {
+				b.Append(seq, i == n-1, []byte{0x41, byte(seq >> 8), byte(seq)})
+				seq++
+			}
+			g.Send(b)
+			b.Release()
+		}
+	})
+	return &w
+}
+
+func TestLostPacketsAreSentAgain(t *testing.T) {
+	for _, gso := range []bool{true, false} {
+		t.Run(fmt.Sprint("gso ", gso), func(t *testing.T) {
+			e := listen(t)
+			var lost atomic.Int32
+			n := 0
+			p := newPath(t, func(b []byte) bool { // every twentieth packet of video, once
+				if b[0]>>6 == 2 && (b[1] < 192 || b[1] > 223) {
+					if n++; n%20 == 0 {
+						lost.Add(1)
+						return true
+					}
+				}
+				return false
+			})
+			g := e.NewGroup([]media.Track{h264})
+			w, v := watch(t, g, p, SenderOptions{})
+			g.Join(v, nil)
+			stop := make(chan struct{})
+			running := streamTo(g, 5, stop)
+			seen := map[uint16]bool{}
+			first := await(t, w.packets, "the first packet").SequenceNumber
+			seen[first] = true
+			deadline := time.After(30 * time.Second)
+			for len(seen) < 1500 {
+				select {
+				case packet := <-w.packets:
+					if want := []byte{0x41, byte(packet.SequenceNumber >> 8), byte(packet.SequenceNumber)}; string(packet.Payload) != string(want) {
+						t.Fatalf("packet %d has the payload %x", packet.SequenceNumber, packet.Payload)
+					}
+					seen[packet.SequenceNumber] = true
+				case <-deadline:
+					t.Fatalf("%d packets came", len(seen))
+				}
+			}
+			close(stop)
+			running.Wait()
+			missing := 0
+			for i := range uint16(1400) { // the newest may still be on their way
+				if !seen[first+i] {
+					missing++
+				}
+			}
+			if lost.Load() < 50 || missing > int(lost.Load())/100 {
+				t.Errorf("of %d packets that were lost %d never came", lost.Load(), missing)
+			}
+			if s := v.Stats(); s.Again < uint64(lost.Load())*9/10 {
+				t.Errorf("%d were lost and %d sent again", lost.Load(), s.Again)
+			}
+		})
+	}
+}
+
+func TestViewerGetsAnotherAddress(t *testing.T) {
+	e := listen(t)
+	p := newPath(t, nil)
+	g := e.NewGroup([]media.Track{h264})
+	w, v := watch(t, g, p, SenderOptions{})
+	g.Join(v, nil)
+	stop := make(chan struct{})
+	running := streamTo(g, 3, stop)
+	defer running.Wait()
+	defer close(stop)
+	await(t, w.packets, "media")
+	p.move(t)
+	v.mu.Lock()
+	old := v.at
+	v.mu.Unlock()
+	deadline := time.After(15 * time.Second)
+	for {
+		select {
+		case <-w.packets:
+		case <-deadline:
+			t.Fatal("media did not follow the viewer to its new address")
+		}
+		v.mu.Lock()
+		moved := v.at != old
+		v.mu.Unlock()
+		if moved {
+			break
+		}
+	}
+	for len(w.packets) > 0 {
+		<-w.packets
+	}
+	await(t, w.packets, "media at the new address")
+}
+
+func TestStrangersChangeNothing(t *testing.T) {
+	e := listen(t)
+	p := newPath(t, nil)
+	g := e.NewGroup([]media.Track{h264})
+	keys := make(chan int, 1024)
+	w, v := watch(t, g, p, SenderOptions{OnKeyFrameRequest: func(i int) { keys <- i }})
+	g.Join(v, nil)
+	stop := make(chan struct{})
+	running := streamTo(g, 3, stop)
+	defer running.Wait()
+	defer close(stop)
+	await(t, w.packets, "media")
+	v.mu.Lock()
+	at, ufrag := v.at, v.ours.ufrag
+	v.mu.Unlock()
+
+	stranger, err := net.Dial("udp4", e.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	forged, err := makeCheck(credentials{"abcd", "x"}, credentials{ufrag, "not the password of the session"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range [][]byte{{}, {0}, {0, 1}, forged, {20}, {22, 254, 253}, {128}, {128, 206, 0, 2}, make([]byte, 1400)} {
+		for range 20 {
+			_, _ = stranger.Write(b)
+			// The same as if it came from the viewer itself: spoofed.
+			if len(b) > 0 {
+				e.hosts[0].receive(arrival{e.hosts[0], at.shard, at.from}, append([]byte(nil), b...))
+			}
+		}
+	}
+	for len(w.packets) > 0 {
+		<-w.packets
+	}
+	for range 30 {
+		await(t, w.packets, "media after the strangers")
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.at != at || v.state != stateConnected {
+		t.Errorf("the session is in state %v at %v, was at %v", v.state, v.at.from, at.from)
+	}
+	if len(keys) != 0 {
+		t.Errorf("%d key frames were requested", len(keys))
+	}
+}
+
+func FuzzReceive(f *testing.F) {
+	e := New(Config{Listen: "127.0.0.1:0", Shards: 1, Log: slog.New(slog.DiscardHandler)})
+	if err := e.Listen(f.Context()); err != nil {
+		f.Fatal(err)
+	}
+	h := e.hosts[0]
+	g := e.NewGroup([]media.Track{h264})
+	v, _, err := g.Offer(SenderOptions{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	known := netip.MustParseAddrPort("127.0.0.1:9")
+	h.bind(known, v)
+	good, err := makeCheck(credentials{"abcd", "abcdefghijklmnopqrstuvwx"}, v.ours)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, b := range [][]byte{good, {0, 1, 0, 0}, {22, 254, 253, 0, 0}, {21, 254, 253}, {128, 200, 0, 1}, {144, 206, 0, 2, 0, 0, 0, 0}} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h.receive(arrival{h, 0, known}, b)
+	})
+}
+
+func BenchmarkLoop(b *testing.B) {
+	for _, viewers := range []int{1, 50, 500} {
+		b.Run(fmt.Sprintf("viewers=%d", viewers), func(b *testing.B) {
+			e := New(Config{Listen: "127.0.0.1:0", Shards: 1, Log: slog.New(slog.DiscardHandler)})
+			if err := e.Listen(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			defer e.closeSockets()
+			sink, err := net.ListenPacket("udp4", "127.0.0.1:0") // nobody reads
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer sink.Close()
+			g, sh := e.NewGroup([]media.Track{h264}), e.shards[0]
+			p := profiles()[0]
+			for range viewers {
+				v := &Sender{group: g, tracks: []outTrack{{wanted: true, pt: 96, ssrc: 1}}, report: time.Now().Add(time.Hour), lane: g.lanes[0]}
+				if v.seal, err = newSealer(splitKeys(p, make([]byte, p.material()), false)); err != nil {
+					b.Fatal(err)
+				}
+				v.addr = sh.sockets[0].MakeAddr(sink.LocalAddr().(*net.UDPAddr).AddrPort())
+				g.lanes[0].viewers = append(g.lanes[0].viewers, v)
+			}
+			sh.now = time.Now()
+			frame := media.NewBurst(0, 0)
+			payload := make([]byte, 1188)
+			for i := range 9 {
+				frame.Append(uint16(i), i == 8, payload)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				g.lanes[0].send(sh, frame, false)
+				sh.flush()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*viewers*9), "ns/packet")
+		})
+	}
+}

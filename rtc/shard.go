@@ -1,0 +1,191 @@
+package rtc
+
+import (
+	"sync"
+	"time"
+
+	"sluice/media"
+	"sluice/udp"
+)
+
+// shard is a part of the endpoint's viewers with one loop that sends to them: it takes a stream's burst once, and
+// for each of its viewers writes the RTP headers, seals the packets and hands the frame to the kernel as one message,
+// many messages to a system call. Viewers are entries in slices; only the loop touches them.
+type shard struct {
+	index   int
+	sockets []*udp.Socket // by host
+	wake    chan struct{}
+
+	mu     sync.Mutex
+	inbox  []task
+	queued int // packets in the inbox
+	closed bool
+
+	// The loop's own.
+	tasks   []task
+	batches []*udp.Batch // by host
+	arena   []byte       // sealed packets that are not sent yet
+	runs    []run
+	behind  []*Sender // those that have packets waiting, because of pacing
+	now     time.Time
+}
+
+// task is something for the loop to do, in the order in which it came. One of burst, call is set.
+type task struct {
+	lane   *lane
+	burst  *media.Burst
+	resync bool // bursts before this one were dropped
+	call   func(*shard)
+}
+
+// run is a part of a burst that goes as one message: packets of one size, the last of which may be smaller.
+type run struct {
+	from, to int
+	size     int // of the payloads, but for the last
+}
+
+const (
+	// shardQueue is how many packets wait for a loop at most. Then video is dropped up to the next key frame: the
+	// processor is too slow for its viewers.
+	shardQueue = 8192
+	// arenaSize is how much is sealed before it is sent: more system calls with less, more misses of the cache with more.
+	arenaSize = 256 << 10
+	// largest is what one message can add to the arena.
+	largest = udp.MaxSegments * (headerSize + media.MaxPayload + 64)
+	// paceAfter is how many packets a path is given at once, and paceFor how long it gets to take them.
+	paceAfter = 32
+	paceFor   = 2 * time.Millisecond
+)
+
+func newShard(index int, sockets []*udp.Socket) *shard {
+	sh := &shard{index: index, sockets: sockets, wake: make(chan struct{}, 1), arena: make([]byte, 0, arenaSize+largest)}
+	for _, s := range sockets {
+		sh.batches = append(sh.batches, s.NewBatch())
+	}
+	return sh
+}
+
+// post gives the loop something to do. It never blocks.
+func (sh *shard) post(t task) {
+	sh.mu.Lock()
+	if sh.closed {
+		sh.mu.Unlock()
+		if t.burst != nil {
+			t.burst.Release()
+		}
+		return
+	}
+	if b := t.burst; b != nil {
+		var fits bool
+		if fits, t.resync = t.lane.fitsLocked(b, sh.queued); !fits {
+			sh.mu.Unlock()
+			b.Release()
+			return
+		}
+		sh.queued += len(b.Packets)
+	}
+	sh.inbox = append(sh.inbox, t)
+	sh.mu.Unlock()
+	select {
+	case sh.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run is the loop; it ends when done is closed.
+func (sh *shard) run(done <-chan struct{}) {
+	defer sh.close()
+	pace := time.NewTimer(time.Hour)
+	defer pace.Stop()
+	var due time.Time
+	for {
+		select {
+		case <-done:
+			return
+		case <-sh.wake:
+		case <-pace.C:
+		}
+		sh.mu.Lock()
+		sh.tasks, sh.inbox = sh.inbox, sh.tasks[:0]
+		sh.queued = 0
+		sh.mu.Unlock()
+		sh.now = time.Now()
+		for i := range sh.tasks {
+			t := &sh.tasks[i]
+			if t.burst != nil {
+				t.lane.send(sh, t.burst, t.resync)
+				t.burst.Release()
+			} else {
+				t.call(sh)
+			}
+			*t = task{}
+		}
+		if len(sh.behind) > 0 && !sh.now.Before(due) {
+			sh.catchUp()
+			due = sh.now.Add(paceFor)
+		}
+		sh.flush()
+		if len(sh.behind) > 0 {
+			pace.Reset(max(time.Until(due), 0))
+		}
+	}
+}
+
+func (sh *shard) close() {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.closed = true
+	for _, t := range append(sh.inbox, sh.tasks...) {
+		if t.burst != nil {
+			t.burst.Release()
+		}
+	}
+	sh.inbox, sh.tasks = nil, nil
+}
+
+// flush hands everything that was sealed to the kernel.
+func (sh *shard) flush() {
+	for _, b := range sh.batches {
+		if !b.Empty() {
+			_ = b.Flush() // the socket is closed: so is the shard
+		}
+	}
+	sh.arena = sh.arena[:0]
+}
+
+// room makes sure that another message fits into the arena and the batch.
+func (sh *shard) room(host int) {
+	if len(sh.arena) > arenaSize || sh.batches[host].Full() {
+		sh.flush()
+	}
+}
+
+// cutRuns splits packets into runs.
+func cutRuns(runs []run, packets []media.Packet) []run {
+	for i := 0; i < len(packets); {
+		size := len(packets[i].Payload)
+		most := min(udp.MaxSegments, (udp.MaxMessage-1024)/(size+64))
+		j := i + 1
+		for j < len(packets) && j-i < most && len(packets[j].Payload) == size {
+			j++
+		}
+		if j < len(packets) && j-i < most && len(packets[j].Payload) < size {
+			j++
+		}
+		runs = append(runs, run{i, j, size})
+		i = j
+	}
+	return runs
+}
+
+// catchUp sends the next packets to those that have some waiting.
+func (sh *shard) catchUp() {
+	still := sh.behind[:0]
+	for _, v := range sh.behind {
+		if v.sendWaiting(sh) {
+			still = append(still, v)
+		}
+	}
+	clear(sh.behind[len(still):])
+	sh.behind = still
+}
