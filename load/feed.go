@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ const rtpPacket = 1200 + 12
 // sender report tells which moment its timestamp stands for. Nothing gets lost as over UDP: FFmpeg waits.
 type feed struct {
 	cmd    *exec.Cmd
+	ended  <-chan error
 	stderr tail
 	tracks []*os.File // in the plan's order
 }
@@ -77,15 +79,30 @@ func startFeed(ctx context.Context, p *plan) (_ *feed, err error) {
 	f.cmd.ExtraFiles = theirs
 	ownGroup(f.cmd)
 	f.cmd.WaitDelay = time.Second
-	if err := f.cmd.Start(); err != nil {
+	if f.ended, err = child(f.cmd); err != nil {
 		return nil, needFFmpeg(err)
 	}
 	return f, nil
 }
 
+// child starts cmd, and tells of its end. The kernel kills it when the thread that started it ends, not only when
+// the process does: so that thread waits for it, and no other goroutine runs on it.
+func child(cmd *exec.Cmd) (<-chan error, error) {
+	started, ended := make(chan error), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			ended <- cmd.Wait()
+		}
+	}()
+	return ended, <-started
+}
+
 // wait waits for FFmpeg's end and gives back what it held. It returns nil when the input is over.
 func (f *feed) wait(ctx context.Context) error {
-	err := f.cmd.Wait()
+	err := <-f.ended
 	f.release()
 	if err == nil || ctx.Err() != nil {
 		return nil

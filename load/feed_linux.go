@@ -22,8 +22,9 @@ func socketPair() (ours, theirs *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "rtp"), os.NewFile(uintptr(fds[1]), "rtp"), nil
 }
 
-// ownGroup keeps the terminal's Ctrl-C from FFmpeg, that is ours to end, with all its children.
+// ownGroup keeps the terminal's Ctrl-C from FFmpeg, that is ours to end, with all its children. It ends also
+// with us, however we end (prctl(2), PR_SET_PDEATHSIG); that goes by the thread that starts it, see child.
 func ownGroup(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 }

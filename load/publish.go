@@ -43,13 +43,15 @@ type PublishConfig struct {
 	Loop          bool // begin the file again at its end
 
 	Log      *slog.Logger
-	Progress func(PublishStats) // once a second, from one goroutine; may be nil
+	Progress func(PublishStats) // once a second and when the source is over, from one goroutine; may be nil
 }
 
 // PublishStats are figures of a publisher.
 type PublishStats struct {
 	Elapsed          time.Duration `json:"elapsed"`
 	Connected        bool          `json:"connected"`
+	Ended            bool          `json:"ended"`    // the source is over
+	Video            bool          `json:"video"`    // there are pictures, not only sound
 	Sessions         int           `json:"sessions"` // 1 + how often it had to publish again
 	Frames           uint64        `json:"frames"`
 	Packets          uint64        `json:"packets"`
@@ -61,7 +63,11 @@ type PublishStats struct {
 	KeyFrameRequests uint64        `json:"keyFrameRequests"`
 }
 
-func (c *PublishConfig) check() error {
+// Check tells of what Publish would refuse without a look at the source. 0 stands for a default.
+func (c PublishConfig) Check() error { return c.complete() }
+
+// complete fills in the defaults.
+func (c *PublishConfig) complete() error {
 	c.Log = orDiscard(c.Log)
 	c.Width, c.Height = orDefault(c.Width, 1280), orDefault(c.Height, 720)
 	c.FPS, c.Bitrate = orDefault(c.FPS, 30), orDefault(c.Bitrate, 2_500_000)
@@ -82,7 +88,7 @@ func (c *PublishConfig) check() error {
 // are no error. It returns at once when the first attempt fails; a session that is lost later is
 // made again with growing pauses, while the source goes on.
 func Publish(ctx context.Context, cfg PublishConfig) error {
-	if err := cfg.check(); err != nil {
+	if err := cfg.complete(); err != nil {
 		return err
 	}
 	src, err := planSource(ctx, &cfg)
@@ -253,7 +259,7 @@ func (p *publisher) run(ctx context.Context, s *peer, src *plan) error {
 		case <-ctx.Done():
 			return nil
 		case err := <-over:
-			return err
+			return p.ended(err)
 		case <-lost:
 			lost = nil
 			old, since := p.detach(), time.Now()
@@ -270,6 +276,19 @@ func (p *publisher) run(ctx context.Context, s *peer, src *plan) error {
 			}
 		}
 	}
+}
+
+// ended tells of the end of the source.
+func (p *publisher) ended(err error) error {
+	s := p.progress()
+	s.Ended = true
+	if err == nil && s.Packets == 0 {
+		err = fmt.Errorf("publish %s: it was over before anything could be sent: give a longer file", p.cfg.Source)
+	}
+	if err == nil && p.cfg.Progress != nil {
+		p.cfg.Progress(s)
+	}
+	return err
 }
 
 // reconnect tries until it has a session or ctx ends.
@@ -451,7 +470,7 @@ func (p *publisher) progress() PublishStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s, last := p.stats, p.previous
-	s.Elapsed, s.Connected = time.Since(p.began), p.session != nil
+	s.Elapsed, s.Connected, s.Video = time.Since(p.began), p.session != nil, p.tracks[0].kind == media.Video
 	if d := (s.Elapsed - last.Elapsed).Seconds(); d > 0 {
 		s.FPS = float64(s.Frames-last.Frames) / d
 		s.Bitrate = float64(s.Bytes-last.Bytes) * 8 / d

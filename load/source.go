@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,9 @@ const (
 	patternKeyFrames = time.Second
 	fileKeyFrames    = 2 * time.Second
 )
+
+// Looking at a file is a matter of milliseconds, unless its disk or what it is a pipe of does not answer.
+const probeTimeout = 10 * time.Second
 
 // Frames keep their own time on the way through FFmpeg, instead of being fitted to a fixed rate.
 func keepTime() []string { return []string{"-fps_mode", "passthrough", "-enc_time_base", "1:90000"} }
@@ -83,7 +87,7 @@ func filePlan(ctx context.Context, cfg *PublishConfig) (*plan, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("open %q: %w: give a media file, or %s", cfg.Source, errors.Unwrap(err), TestPattern)
 	}
-	video, audio, err := probe(ctx, path)
+	video, audio, err := probe(ctx, path, probeTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("open %q: %w", cfg.Source, err)
 	}
@@ -95,6 +99,9 @@ func filePlan(ctx context.Context, cfg *PublishConfig) (*plan, error) {
 	if video != nil {
 		args := []string{"-map", "0:V:0"}
 		profile := video.copyProfile()
+		if cfg.Loop {
+			profile = "" // copied frames come with the file's own times again, so nothing would be sent after the first pass
+		}
 		if profile != "" {
 			args = append(args, "-c:v", "copy", "-bsf:v", "h264_mp4toannexb")
 		} else {
@@ -108,6 +115,9 @@ func filePlan(ctx context.Context, cfg *PublishConfig) (*plan, error) {
 	if audio != nil {
 		p.output[media.Audio] = slices.Concat([]string{"-map", "0:a:0"}, encodeOpus())
 		p.tracks = append(p.tracks, opusTrack())
+	}
+	if video != nil && audio == nil && video.still {
+		return nil, fmt.Errorf("open %q: it is a still picture: give a file with moving pictures or sound", cfg.Source)
 	}
 	if len(p.tracks) == 0 {
 		return nil, fmt.Errorf("open %q: there is neither video nor sound in it", cfg.Source)
@@ -145,9 +155,12 @@ type probedStream struct {
 	BFrames  int    `json:"has_b_frames"`
 	PixFmt   string `json:"pix_fmt"`
 	Field    string `json:"field_order"`
+	Frames   string `json:"nb_frames"` // where the file tells
 	Attached struct {
 		Picture int `json:"attached_pic"`
 	} `json:"disposition"`
+
+	still bool // one picture, as far as the file tells
 }
 
 // copyProfile is the profile-level-id (RFC 6184 §8.1) of a stream that every browser plays as it is, else
@@ -171,18 +184,35 @@ func (s *probedStream) copyProfile() string {
 }
 
 // probe finds the first video, that is no cover picture, and the first sound.
-func probe(ctx context.Context, path string) (video, audio *probedStream, err error) {
-	cmd := exec.CommandContext(ctx, "ffprobe", "-v", "error", "-show_streams", "-of", "json", "file:"+path)
+func probe(ctx context.Context, path string, limit time.Duration) (video, audio *probedStream, err error) {
+	run, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	cmd := exec.CommandContext(run, "ffprobe", "-v", "error", "-show_streams", "-show_format", "-of", "json", "file:"+path)
 	var said tail
 	cmd.Stderr = &said
+	ownGroup(cmd)
+	cmd.WaitDelay = time.Second
+	runtime.LockOSThread() // see child
 	out, err := cmd.Output()
+	runtime.UnlockOSThread()
+	if err != nil && ctx.Err() != nil {
+		return nil, nil, fmt.Errorf("stopped while ffprobe looked at it: %w", context.Cause(ctx))
+	}
+	if err != nil && run.Err() != nil {
+		return nil, nil, fmt.Errorf("ffprobe could not tell within %s what is in it: give a file that is complete, on a disk that answers", limit)
+	}
 	if errors.Is(err, exec.ErrNotFound) {
 		return nil, nil, ErrNoFFmpeg
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("no media file that ffmpeg knows: %s", orDefault(said.String(), err.Error()))
 	}
-	var found struct{ Streams []*probedStream }
+	var found struct {
+		Streams []*probedStream
+		Format  struct {
+			Name string `json:"format_name"`
+		}
+	}
 	if err := json.Unmarshal(out, &found); err != nil {
 		return nil, nil, fmt.Errorf("read what ffprobe says: %w", err)
 	}
@@ -190,6 +220,8 @@ func probe(ctx context.Context, path string) (video, audio *probedStream, err er
 		switch {
 		case s.Type == "video" && s.Attached.Picture == 0 && video == nil:
 			video = s
+			// FFmpeg reads pictures of their own with image2 or, such as PNG, png_pipe.
+			s.still = s.Frames == "1" || found.Format.Name == "image2" || strings.HasSuffix(found.Format.Name, "_pipe")
 		case s.Type == "audio" && audio == nil:
 			audio = s
 		}

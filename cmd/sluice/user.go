@@ -74,8 +74,27 @@ type publishCmd struct {
 	Loop    bool `help:"Begin the file again at its end."`
 }
 
+// check refuses what would be no picture, before anything is asked of a server.
+func (c *publishCmd) check() error {
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"width", c.Width}, {"height", c.Height}, {"fps", c.FPS}, {"bitrate", c.Bitrate}} {
+		if f.value <= 0 { // the package takes 0 for a default
+			return usageError{fmt.Errorf("--%s=%d: give a number above 0", f.name, f.value)}
+		}
+	}
+	if err := (load.PublishConfig{Source: c.Source, Width: c.Width, Height: c.Height, FPS: c.FPS, Bitrate: c.Bitrate}).Check(); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
 // Run publishes until the file is over or the first signal.
 func (c *publishCmd) Run(p *process, top *cli) error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	url, roots, err := c.resolve(p, top, c.To, "whip", func(a address) string { return a.Publish })
 	if err != nil {
 		return err
@@ -85,10 +104,25 @@ func (c *publishCmd) Run(p *process, top *cli) error {
 		URL: url, Source: c.Source, Token: c.Token, Insecure: c.Insecure, Roots: roots,
 		Width: c.Width, Height: c.Height, FPS: c.FPS, Bitrate: c.Bitrate, Loop: c.Loop, Log: newLog(p.err, c.log()),
 		Progress: func(s load.PublishStats) {
-			fmt.Fprintf(p.err, "%6s  %5.1f frames/s  %6.0f kbit/s  loss %.1f%%  round trip %s\n",
-				s.Elapsed.Round(time.Second), s.FPS, s.Bitrate/1000, 100*s.Loss, s.RTT.Round(100*time.Microsecond))
+			switch {
+			case s.Ended && s.Video:
+				fmt.Fprintf(p.err, "ended after %d frames, %s\n", s.Frames, s.Elapsed.Round(100*time.Millisecond))
+			case s.Ended:
+				fmt.Fprintf(p.err, "ended after %s of sound\n", s.Elapsed.Round(100*time.Millisecond))
+			default:
+				fmt.Fprintf(p.err, "%6s  %s  %6.0f kbit/s  loss %.1f%%  round trip %s\n", s.Elapsed.Round(time.Second),
+					pace(s.Video, s.FPS), s.Bitrate/1000, 100*s.Loss, s.RTT.Round(100*time.Microsecond))
+			}
 		},
 	})
+}
+
+// pace is of pictures; packets of sound are none.
+func pace(video bool, fps float64) string {
+	if !video {
+		return "sound only    "
+	}
+	return fmt.Sprintf("%5.1f frames/s", fps)
 }
 
 type playCmd struct {

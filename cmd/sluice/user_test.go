@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/x509"
+	"strings"
 	"testing"
 	"time"
 )
@@ -33,6 +34,27 @@ func TestResolve(t *testing.T) {
 			_, err = leaf.Verify(x509.VerifyOptions{DNSName: "localhost", Roots: roots})
 			if trusted := err == nil; trusted != (tc.dir == "c") {
 				t.Errorf("trusts the cluster's certificate: %v", trusted)
+			}
+		})
+	}
+}
+
+func TestPublishRefusesNumbers(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, tc := range []struct{ flag, want string }{
+		{"--fps=0", "--fps=0: give a number above 0"},
+		{"--width=-2", "--width=-2: give a number above 0"},
+		{"--height=0", "--height=0: give a number above 0"},
+		{"--bitrate=0", "--bitrate=0: give a number above 0"},
+		{"--fps=1000", "1000 frames a second: give 1 to 240"},
+		{"--width=100000", "a picture of 100000x720 can't be encoded"},
+		{"--bitrate=7", "a bitrate of 7 bit/s: give"},
+	} {
+		t.Run(tc.flag, func(t *testing.T) {
+			var out, errs strings.Builder
+			code := run(t.Context(), []string{"publish", "test-pattern", "http://127.0.0.1:1/whip", tc.flag}, nil, &out, &errs)
+			if code != exitUsage || !strings.Contains(errs.String(), tc.want) || strings.Count(errs.String(), "\n") != 1 {
+				t.Errorf("exit code %d, %q; want one line with %q", code, errs.String(), tc.want)
 			}
 		})
 	}
