@@ -62,6 +62,28 @@ func (c Codec) Param(name string) string {
 	return ""
 }
 
+// Same reports whether a decoder that was made for one codec takes the other: name, clock rate and profile agree.
+func (c Codec) Same(o Codec) bool {
+	return c.Is(o.Name) && c.ClockRate == o.ClockRate && c.profile() == o.profile()
+}
+
+// profile is the part of the format parameters that says which decoder is needed.
+func (c Codec) profile() string {
+	switch {
+	case c.Is(H264): // RFC 6184 §8.1: profile_idc and constraints; the level may differ
+		if p := strings.ToLower(c.Param("profile-level-id")); len(p) == 6 {
+			return p[:4]
+		}
+		return "42e0"
+	case c.Is(VP9): // RFC 9628 §6.1
+		if p := c.Param("profile-id"); p != "" {
+			return p
+		}
+		return "0"
+	}
+	return ""
+}
+
 // Track is one kind of medium in a stream. A stream names its tracks by index.
 type Track struct {
 	Kind  Kind

@@ -101,15 +101,18 @@ func (g *Group) choose(sections []section) (tracks []outTrack, chosen []format, 
 			continue // the peer did not ask for this kind
 		}
 		f, ok := chooseFor(t, s.formats)
-		if !ok {
+		if !ok && t.Kind == media.Video {
 			return nil, nil, fmt.Errorf("%w: the stream's %s is %s, which the peer doesn't take", ErrNoCodec, t.Kind, t.Codec.Name)
+		}
+		if !ok {
+			continue // a picture without sound is better than none
 		}
 		tracks[i] = outTrack{wanted: true, pt: f.pt, rtxPT: f.rtx}
 		chosen[i] = f
 		wanted++
 	}
 	if wanted == 0 && len(g.tracks) > 0 {
-		return nil, nil, fmt.Errorf("%w: the peer asks for nothing that the stream has", ErrNoCodec)
+		return nil, nil, fmt.Errorf("%w: the peer takes nothing of what the stream has", ErrNoCodec)
 	}
 	return tracks, chosen, nil
 }

@@ -47,6 +47,7 @@ var (
 	ErrClosed       = errors.New("session is closed")
 	ErrTimeout      = errors.New("no connection within the time allowed")
 	ErrDisconnected = errors.New("the peer went away")
+	ErrLeft         = errors.New("the peer said goodbye")
 )
 
 // Config of an Endpoint.
@@ -125,21 +126,11 @@ func (e *Endpoint) Listen(ctx context.Context) error {
 	if e.addrs, err = e.addresses(name); err != nil {
 		return err
 	}
+	if err := e.bind(ctx); err != nil {
+		return fmt.Errorf("bind the media port: %w (is another node using it? choose another with --media)", err)
+	}
 	var muxes []ice.UDPMux
-	for _, a := range e.addrs {
-		var sockets []*udp.Socket
-		for range e.cfg.Shards {
-			s, err := udp.Listen(ctx, netip.AddrPortFrom(a, e.port), udp.Config{Shared: e.cfg.Shards > 1, NoGSO: e.cfg.NoGSO, Buffers: socketBuffer})
-			if err != nil {
-				_ = newHost(sockets).Close()
-				e.closeSockets()
-				return fmt.Errorf("bind the media port: %w (is another node using it? choose another with --media)", err)
-			}
-			e.port = s.LocalAddr().Port() // the same for the next
-			sockets = append(sockets, s)
-		}
-		h := newHost(sockets)
-		e.hosts = append(e.hosts, h)
+	for _, h := range e.hosts {
 		muxes = append(muxes, h)
 	}
 	e.mux = ice.NewMultiUDPMuxDefault(muxes...)
@@ -150,6 +141,40 @@ func (e *Endpoint) Listen(ctx context.Context) error {
 		}
 		e.shards = append(e.shards, newShard(i, sockets))
 	}
+	return nil
+}
+
+// bindTries is how often a free port is looked for that is free on all addresses.
+const bindTries = 20
+
+// bind opens a socket for each address and shard, all on one port.
+func (e *Endpoint) bind(ctx context.Context) (err error) {
+	wanted := e.port
+	for range bindTries {
+		if err = e.bindPort(ctx, wanted); err == nil || wanted != 0 {
+			return err
+		}
+	}
+	return err
+}
+
+func (e *Endpoint) bindPort(ctx context.Context, port uint16) error {
+	for _, a := range e.addrs {
+		var sockets []*udp.Socket
+		for range e.cfg.Shards {
+			s, err := udp.Listen(ctx, netip.AddrPortFrom(a, port), udp.Config{Shared: e.cfg.Shards > 1, NoGSO: e.cfg.NoGSO, Buffers: socketBuffer})
+			if err != nil {
+				_ = newHost(sockets).Close()
+				e.closeSockets()
+				e.hosts = nil
+				return err
+			}
+			port = s.LocalAddr().Port() // the same for the next
+			sockets = append(sockets, s)
+		}
+		e.hosts = append(e.hosts, newHost(sockets))
+	}
+	e.port = port
 	return nil
 }
 

@@ -17,7 +17,11 @@ type Group struct {
 func (e *Endpoint) NewGroup(tracks []media.Track) *Group {
 	g := &Group{endpoint: e, tracks: tracks}
 	for range e.shards {
-		g.lanes = append(g.lanes, &lane{tracks: make([]laneTrack, len(tracks)), cut: make([]bool, len(tracks))})
+		l := &lane{tracks: make([]laneTrack, len(tracks)), cut: make([]bool, len(tracks))}
+		for i, t := range tracks {
+			l.tracks[i].video = t.Kind == media.Video
+		}
+		g.lanes = append(g.lanes, l)
 	}
 	return g
 }
@@ -86,6 +90,7 @@ type lane struct {
 
 // laneTrack is what all viewers of a track have in common.
 type laneTrack struct {
+	video    bool
 	begun    bool
 	shift    uint16 // out = in + shift
 	last     uint16 // out: highest sent
@@ -100,9 +105,10 @@ func (l *lane) fitsLocked(b *media.Burst, queued int) (fits, resync bool) {
 	if b.Track >= len(l.cut) {
 		return false, false
 	}
-	if queued > shardQueue {
+	switch {
+	case queued > shardQueue:
 		l.cut[b.Track] = true
-	} else if l.cut[b.Track] && b.Key {
+	case l.cut[b.Track] && (b.Key || !l.tracks[b.Track].video): // sound goes on anywhere
 		l.cut[b.Track] = false
 		return true, true
 	}

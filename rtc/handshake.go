@@ -171,7 +171,7 @@ func (h *handshake) goodbye(state *dtls.State, b []byte, from netip.AddrPort) {
 		_ = conn.Close()
 		var late net.Error
 		if err != nil && !(errors.As(err, &late) && late.Timeout()) {
-			h.sender.fail(ErrDisconnected)
+			h.sender.fail(ErrLeft)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"sluice/udp"
@@ -30,8 +31,8 @@ type arrival struct {
 // host is one address of the media port, with a socket for each shard: the kernel keeps a peer on one of them. It is
 // an ice.UDPMux for the sessions of publishers.
 //
-// A connectivity check names its session by our user name fragment (RFC 8445 §7.2.2); from then on its source address
-// belongs to that session, also when it belonged to another before: a client's port may be used again before
+// A connectivity check names its session by our user name fragment (RFC 8445 §7.2.2). When it has the session's password
+// too, its source address belongs to that session from then on, also when it belonged to another before: a client's port may be used again before
 // we know that the last one has gone.
 type host struct {
 	sockets []*udp.Socket
@@ -127,25 +128,57 @@ func (h *host) remove(ufrag string, p party, addrs ...netip.AddrPort) {
 	}
 }
 
+// maxAddrs is from how many addresses a session's checks may come; the oldest is forgotten for another.
+const maxAddrs = 16
+
 // guest is a publisher's session of Pion.
 type guest struct {
 	*pipe
 	mu    sync.Mutex
+	ours  credentials // no password: the peer has no description of ours yet
 	addrs []netip.AddrPort
 }
 
+// check lets a check through that has our password; Pion reads it again.
 func (g *guest) check(a arrival, b []byte, bind func()) {
-	bind()
 	g.mu.Lock()
-	known := false
-	for _, have := range g.addrs {
-		known = known || have == a.from
+	ours := g.ours
+	g.mu.Unlock()
+	if ours.pwd == "" {
+		return
 	}
+	if _, err := readCheck(b, ours); err != nil {
+		return
+	}
+	g.mu.Lock()
+	known := slices.Contains(g.addrs, a.from)
+	var old netip.AddrPort
 	if !known {
+		if len(g.addrs) == maxAddrs {
+			old, g.addrs = g.addrs[0], g.addrs[1:]
+		}
 		g.addrs = append(g.addrs, a.from)
 	}
 	g.mu.Unlock()
+	if !known {
+		bind()
+	}
+	if old.IsValid() {
+		a.host.remove("", g, old)
+	}
 	g.push(b, a.from)
+}
+
+// admit gives a guest its password, once the peer is about to learn it.
+func (h *host) admit(ours credentials) {
+	h.mu.RLock()
+	g, ok := h.ufrags[ours.ufrag].(*guest)
+	h.mu.RUnlock()
+	if ok {
+		g.mu.Lock()
+		g.ours = ours
+		g.mu.Unlock()
+	}
 }
 
 func (g *guest) packet(a arrival, b []byte) { g.push(b, a.from) }

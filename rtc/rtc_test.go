@@ -317,7 +317,7 @@ func TestRoad(t *testing.T) {
 		b.Release()
 	}
 	_ = pub.pc.Close()
-	if err := await(t, gone, "the publisher's end"); !errors.Is(err, ErrDisconnected) {
+	if err := await(t, gone, "the publisher's end"); !errors.Is(err, ErrLeft) {
 		t.Errorf("ended with %v", err)
 	}
 }
@@ -383,15 +383,6 @@ func TestICERestartKeepsTheSession(t *testing.T) {
 			t.Fatal("no media within 15 s of the restart")
 		}
 	}
-}
-
-func field(sdp, prefix string) string {
-	for line := range strings.Lines(sdp) {
-		if v, ok := strings.CutPrefix(line, prefix); ok {
-			return strings.TrimSpace(v)
-		}
-	}
-	return ""
 }
 
 func TestRefusals(t *testing.T) {

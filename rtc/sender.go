@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,12 +174,14 @@ func (v *Sender) check(a arrival, b []byte, bind func()) {
 	if c.conflict {
 		return
 	}
-	known := false
-	for _, have := range v.addrs {
-		known = known || have == a
-	}
+	known := slices.Contains(v.addrs, a)
 	if !known {
 		bind()
+		if len(v.addrs) == maxAddrs {
+			old := v.addrs[0]
+			v.addrs = v.addrs[1:]
+			old.host.remove("", v, old.from)
+		}
 		v.addrs = append(v.addrs, a)
 	}
 	now := time.Now()

@@ -307,6 +307,50 @@ func TestStrangersChangeNothing(t *testing.T) {
 	}
 }
 
+// A check that names another session, sent with the address of a publisher, takes nothing from it.
+func TestStrangersDoNotTakeAPublishersAddress(t *testing.T) {
+	e := listen(t)
+	bursts := make(chan *media.Burst, 1024)
+	pub := newPublisher(t)
+	r, answer, err := e.AnswerReceiver(offer(t, pub.pc, nil), ReceiverOptions{OnBurst: func(b *media.Burst) { bursts <- b }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Start()
+	accept(t, pub.pc, answer)
+	await(t, pub.up, "the publisher's connection")
+	stranger, strangers, err := e.AnswerReceiver(offer(t, newPublisher(t).pc, nil), ReceiverOptions{OnBurst: func(b *media.Burst) { b.Release() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	forged, err := makeCheck(credentials{"zzzz", "x"}, credentials{field(strangers, "a=ice-ufrag:"), "anything but the password"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := e.hosts[0]
+	h.mu.RLock()
+	var victim netip.AddrPort
+	for a := range h.addrs {
+		victim = a
+	}
+	h.mu.RUnlock()
+	for i := range 20 {
+		h.receive(arrival{h, 0, victim}, append([]byte(nil), forged...))
+		for j := range 1000 { // and none of these addresses is kept
+			h.receive(arrival{h, 0, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), byte(j)}), uint16(j))}, append([]byte(nil), forged...))
+		}
+	}
+	h.mu.RLock()
+	kept := len(h.addrs)
+	h.mu.RUnlock()
+	if kept > maxAddrs {
+		t.Errorf("%d addresses are kept", kept)
+	}
+	pub.send(t, 1, 1000, true, []byte{0x65, 1})
+	await(t, bursts, "media after the strangers").Release()
+}
+
 func FuzzReceive(f *testing.F) {
 	e := New(Config{Listen: "127.0.0.1:0", Shards: 1, Log: slog.New(slog.DiscardHandler)})
 	if err := e.Listen(f.Context()); err != nil {

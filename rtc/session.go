@@ -78,8 +78,10 @@ func (e *Endpoint) newSession(api *webrtc.API, events Events) (*session, error) 
 			if tell != nil {
 				tell()
 			}
-		case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
+		case webrtc.PeerConnectionStateFailed:
 			go s.fail(ErrDisconnected) // closing waits for this callback to return
+		case webrtc.PeerConnectionStateClosed:
+			go s.fail(ErrLeft)
 		}
 	})
 	s.life.Lock()
@@ -158,10 +160,24 @@ func (s *session) describe(d webrtc.SessionDescription) error {
 	}
 	select {
 	case <-gathered:
+		ours := credentials{field(s.pc.LocalDescription().SDP, "a=ice-ufrag:"), field(s.pc.LocalDescription().SDP, "a=ice-pwd:")}
+		for _, h := range s.endpoint.hosts {
+			h.admit(ours)
+		}
 		return nil
 	case <-s.done:
 		return ErrClosed
 	}
+}
+
+// field is the value of the first line of a description that begins with prefix.
+func field(sdp, prefix string) string {
+	for line := range strings.Lines(sdp) {
+		if v, ok := strings.CutPrefix(line, prefix); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
 }
 
 // AddCandidate takes a candidate of the peer. An ICE-lite side sends no checks, so it is only looked at: a peer that

@@ -76,6 +76,9 @@ type Hub struct {
 	pulls     map[media.Key]*pull
 	admitting map[media.Key]bool // a Publish is under way
 	closed    bool
+	work      sync.WaitGroup  // goroutines of Run and of pull
+	pulling   context.Context // of Config.Pull; ends with Run
+	stopPulls context.CancelFunc
 }
 
 // pull is one Config.Pull under way and those who wait for it.
@@ -93,7 +96,9 @@ func NewHub(cfg Config) *Hub {
 	cfg.KeyEvery = cmp.Or(cfg.KeyEvery, 4*time.Second)
 	cfg.KeyLeast = cmp.Or(cfg.KeyLeast, 500*time.Millisecond)
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
-	return &Hub{cfg: cfg, streams: map[media.Key]*Stream{}, pulls: map[media.Key]*pull{}, admitting: map[media.Key]bool{}}
+	h := &Hub{cfg: cfg, streams: map[media.Key]*Stream{}, pulls: map[media.Key]*pull{}, admitting: map[media.Key]bool{}}
+	h.pulling, h.stopPulls = context.WithCancel(context.Background())
+	return h
 }
 
 // sweep is how often the hub looks for silent publishers, ended graces and due key-frame requests.
@@ -112,12 +117,14 @@ func (h *Hub) Run(ctx context.Context) error {
 			for _, s := range h.snapshot() {
 				h.end(s, ErrClosing)
 			}
+			h.stopPulls()
+			h.work.Wait()
 			return nil
 		case now := <-tick.C:
 			for _, s := range h.snapshot() {
 				over, moved := s.sweep(now)
 				if moved {
-					go func() { _ = h.pull(ctx, s.key) }() // when it fails, the stream's grace decides
+					h.work.Go(func() { _ = h.pull(ctx, s.key) }) // when it fails, the stream's grace decides
 				}
 				if over != nil {
 					h.end(s, over)
@@ -168,17 +175,16 @@ func (h *Hub) Publish(ctx context.Context, key media.Key, o PublishOptions) (*Pu
 		return nil, fmt.Errorf("publish %s: %w", key, err)
 	}
 	defer h.admitted(key)
-	s := h.stream(key)
-	var right *holding
-	if !o.Relayed && h.cfg.Own != nil && (s == nil || !s.held()) {
-		right = &holding{}
-		var err error
-		if right.Holding, err = h.cfg.Own(ctx, key, func() { right.lost.Store(true) }); err != nil {
-			return nil, fmt.Errorf("publish %s: %w", key, err)
-		}
-	}
 	p := &Publisher{options: o}
+	var right *holding
 	for {
+		if s := h.stream(key); right == nil && !o.Relayed && h.cfg.Own != nil && (s == nil || !s.held()) {
+			right = &holding{}
+			var err error
+			if right.Holding, err = h.cfg.Own(ctx, key, func() { right.lost.Store(true) }); err != nil {
+				return nil, fmt.Errorf("publish %s: %w", key, err)
+			}
+		}
 		h.mu.Lock()
 		s := h.streams[key]
 		if s == nil && !h.closed {
@@ -195,7 +201,7 @@ func (h *Hub) Publish(ctx context.Context, key media.Key, o PublishOptions) (*Pu
 		p.stream = s
 		if s.attach(p, right) {
 			return p, nil
-		} // it ended in between: make a new one
+		} // it ended in between, or lost the right on which we counted: again
 	}
 }
 
@@ -241,8 +247,12 @@ func (h *Hub) admitted(key media.Key) {
 func (h *Hub) Subscribe(ctx context.Context, key media.Key, o SubscribeOptions) (*Subscription, error) {
 	for range 3 { // a stream may end between the pull and the subscription
 		if s := h.stream(key); s != nil {
-			if sub := s.subscribe(o); sub != nil {
+			sub, ended := s.subscribe(o)
+			if sub != nil {
 				return sub, nil
+			}
+			if !ended {
+				break
 			}
 		}
 		if err := h.pull(ctx, key); err != nil {
@@ -260,15 +270,19 @@ func (h *Hub) pull(ctx context.Context, key media.Key) error {
 	h.mu.Lock()
 	p := h.pulls[key]
 	if p == nil {
+		if h.closed {
+			h.mu.Unlock()
+			return ErrClosing
+		}
 		p = &pull{done: make(chan struct{})}
 		h.pulls[key] = p
-		go func() { // outlives the first caller, who may go away while others wait
-			p.err = h.cfg.Pull(context.WithoutCancel(ctx), key)
+		h.work.Go(func() { // outlives the first caller, who may go away while others wait
+			p.err = h.cfg.Pull(h.pulling, key)
 			h.mu.Lock()
 			delete(h.pulls, key)
 			h.mu.Unlock()
 			close(p.done)
-		}()
+		})
 	}
 	h.mu.Unlock()
 	select {

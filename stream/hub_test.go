@@ -425,8 +425,12 @@ func TestMessagesGoEverywhereButBack(t *testing.T) {
 
 func TestOtherCodecIsAnnounced(t *testing.T) {
 	world(t, Config{}, func(t *testing.T, h *Hub) {
-		publish(t, h, PublishOptions{}).Close(ErrLost)
+		p := publish(t, h, PublishOptions{})
 		r, _ := subscribe(t, h)
+		p.Close(ErrLost)
+		if _, err := h.Subscribe(t.Context(), key, SubscribeOptions{Subscriber: r}); !errors.Is(err, ErrOffline) {
+			t.Errorf("a new viewer of a stream without a publisher: %v", err)
+		}
 		vp8 := media.Track{Kind: media.Video, Codec: media.Codec{Name: media.VP8, ClockRate: 90000}}
 		publish(t, h, PublishOptions{Tracks: []media.Track{vp8}})
 		if len(r.tracks) != 1 || r.tracks[0] != vp8 {
@@ -501,6 +505,20 @@ func TestRightToPublish(t *testing.T) {
 		refuse = true
 		if _, err := h.Publish(t.Context(), key, PublishOptions{Tracks: []media.Track{video}}); !errors.Is(err, ErrInUse) {
 			t.Errorf("publish without the right: %v", err)
+		}
+	})
+}
+
+func TestPacketsSentAgainDoNotBeginAGOP(t *testing.T) {
+	world(t, Config{}, func(t *testing.T, h *Hub) {
+		p := publish(t, h, PublishOptions{})
+		p.Write(frame(0, true, 3000, 3, 1))
+		p.Write(frame(0, false, 3000, 5, 2)) // the second packet of the key frame is lost
+		p.Write(frame(0, false, 6000, 7, 1))
+		p.Write(frame(0, true, 3000, 4, 1)) // it comes late, and looks like the start of one
+		r, _ := subscribe(t, h)
+		if got := fmt.Sprint(r.seqs); got != "[3 5 6 7 4]" || r.keys != 1 {
+			t.Errorf("a new viewer gets %s with %d key frames", got, r.keys)
 		}
 	})
 }

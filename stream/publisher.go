@@ -69,8 +69,13 @@ func (p *Publisher) Close(reason error) {
 	case errors.Is(reason, ErrClosing):
 		reason = ErrClosing
 	default:
-		s.cfg.Log.Warn("publisher lost", "stream", s.key, "reason", reason, "grace", s.cfg.Grace)
+		if s.flowing {
+			s.cfg.Log.Warn("publisher lost", "stream", s.key, "reason", reason, "grace", s.cfg.Grace)
+		}
 		reason = ErrLost
 	}
 	s.detachLocked(p, reason)
+	if p.options.Relayed && reason == ErrStopped {
+		s.last = s.last.Add(-s.cfg.Farewell) // the node it came from has waited already
+	}
 }

@@ -33,11 +33,12 @@ func (s *splice) restart(video bool) { s.joining, s.waiting, s.anew = true, vide
 // their timestamps go on as they were, so that sound and picture stay together.
 func (s *splice) skip(video bool) { s.joining, s.waiting = true, video && s.begun }
 
-// rewrite renumbers a burst in place. It reports false when the burst must not be sent.
-func (s *splice) rewrite(b *media.Burst, clockRate uint32) bool {
+// rewrite renumbers a burst in place. newest says that it follows all that came before: a late one, which a publisher sent
+// again, does not. ok is false when the burst must not be sent.
+func (s *splice) rewrite(b *media.Burst, clockRate uint32) (newest, ok bool) {
 	if s.joining {
 		if s.waiting && !b.Key {
-			return false
+			return false, false
 		}
 		in := b.Packets[0].Seq
 		if s.begun {
@@ -52,6 +53,7 @@ func (s *splice) rewrite(b *media.Burst, clockRate uint32) bool {
 		s.joining, s.waiting, s.anew = false, false, false
 	}
 	b.Timestamp += s.tsShift
+	newest = !s.begun || int32(b.Timestamp-s.lastTS) > 0
 	kept := b.Packets[:0]
 	for _, p := range b.Packets {
 		if s.guard > 0 {
@@ -67,5 +69,5 @@ func (s *splice) rewrite(b *media.Burst, clockRate uint32) bool {
 		kept = append(kept, p)
 	}
 	b.Packets = kept
-	return len(kept) > 0
+	return newest || b.Timestamp == s.lastTS, len(kept) > 0
 }

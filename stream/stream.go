@@ -27,6 +27,7 @@ type Stream struct {
 	flowing bool      // media came from this publisher
 	idle    time.Time // since when a relayed stream has no subscriber; zero: it has
 	gone    error     // why there is no publisher: ErrStopped, ErrLost …
+	heardOf bool      // the operator was told of it
 	ended   bool
 }
 
@@ -92,7 +93,7 @@ func (s *Stream) held() bool {
 func (s *Stream) attach(p *Publisher, right *holding) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended {
+	if s.ended || right == nil && !p.options.Relayed && s.cfg.Own != nil && (s.right == nil || s.right.lost.Load()) {
 		return false
 	}
 	if old := s.pub; old != nil {
@@ -109,8 +110,17 @@ func (s *Stream) attach(p *Publisher, right *holding) bool {
 		s.right = right
 	}
 	s.reportLocked()
-	s.cfg.Log.Info("stream published", "stream", s.key, "codecs", media.CodecNames(s.tracks), "relayed", p.options.Relayed)
+	s.cfg.Log.Debug("publisher attached", "stream", s.key, "codecs", media.CodecNames(s.tracks), "relayed", p.options.Relayed)
+	if s.flowing {
+		s.startedLocked()
+	}
 	return true
+}
+
+// startedLocked tells the operator, who hears nothing of publishers that never send.
+func (s *Stream) startedLocked() {
+	s.heardOf = true
+	s.cfg.Log.Info("stream published", "stream", s.key, "codecs", media.CodecNames(s.tracks), "relayed", s.pub.options.Relayed)
 }
 
 // adoptLocked maps a publisher's tracks to the stream's, which keep their
@@ -122,7 +132,7 @@ func (s *Stream) adoptLocked(tracks []media.Track) []int {
 	for i, t := range tracks {
 		lanes[i] = -1
 		for j, have := range s.tracks {
-			if !taken[j] && have.Kind == t.Kind && have.Codec.Is(t.Codec.Name) && have.Codec.ClockRate == t.Codec.ClockRate {
+			if !taken[j] && have.Kind == t.Kind && have.Codec.Same(t.Codec) {
 				lanes[i], taken[j] = j, true
 				break
 			}
@@ -185,6 +195,7 @@ func (s *Stream) write(p *Publisher, b *media.Burst) {
 	if !s.flowing {
 		s.flowing = true
 		s.reportLocked()
+		s.startedLocked()
 	}
 	video := t.Kind == media.Video
 	if video {
@@ -192,14 +203,15 @@ func (s *Stream) write(p *Publisher, b *media.Burst) {
 			l.look(t.Codec.Name, b)
 		}
 	}
-	if !l.splice.rewrite(b, t.Codec.ClockRate) {
+	newest, ok := l.splice.rewrite(b, t.Codec.ClockRate)
+	if !ok {
 		if video {
 			s.requestKeyLocked(b.Track) // nothing can begin before a key frame
 		}
 		return
 	}
 	if video {
-		b.Key = b.Key && !l.gop.continues(b)
+		b.Key = b.Key && newest && !l.gop.continues(b)
 		l.gop.add(b)
 		if s.last.Sub(l.gop.since) > s.cfg.KeyEvery && !p.options.Relayed {
 			s.requestKeyLocked(b.Track)
@@ -308,7 +320,9 @@ func (s *Stream) finish(reason error) {
 	if right != nil {
 		right.Release()
 	}
-	s.cfg.Log.Info("stream ended", "stream", s.key, "reason", reason)
+	if s.heardOf {
+		s.cfg.Log.Info("stream ended", "stream", s.key, "reason", reason)
+	}
 }
 
 func (s *Stream) info() Info {

@@ -41,16 +41,17 @@ type Subscription struct {
 	closed  bool
 }
 
-// subscribe adds a subscriber; nil when the stream has ended or never began.
-func (s *Stream) subscribe(o SubscribeOptions) *Subscription {
+// subscribe adds a subscriber; nil when the stream has ended, or has no publisher at the moment: who comes new should wait
+// for one, and not see the last picture of one that may not return.
+func (s *Stream) subscribe(o SubscribeOptions) (sub *Subscription, ended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended || s.pub == nil && s.gone == nil {
-		return nil
+	if s.ended || s.pub == nil {
+		return nil, s.ended
 	}
-	sub := &Subscription{stream: s, options: o, tracks: s.tracks}
+	sub = &Subscription{stream: s, options: o, tracks: s.tracks}
 	s.subs = append(s.subs, sub)
-	return sub
+	return sub, false
 }
 
 // Tracks are the stream's tracks at the time of the subscription.

@@ -66,7 +66,7 @@ type Session struct {
 	log     *slog.Logger
 	request Request
 	ended   sync.Once
-	over    atomic.Bool
+	ready   chan struct{}              // closed when the session is described, or has failed
 	sender  atomic.Pointer[rtc.Sender] // nil until the session is described
 	sub     *stream.Subscription
 	fan     *fan
@@ -87,16 +87,11 @@ func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, 
 		e.viewers.Add(-1)
 		return nil, "", ErrFull
 	}
-	s := &Session{egress: e, id: rand.Text(), request: r}
+	s := &Session{egress: e, id: rand.Text(), request: r, ready: make(chan struct{})}
+	defer close(s.ready)
 	s.log = e.cfg.Log.With("stream", r.Key, "peer", r.Remote, "session", s.id[:6])
 	fail := func(err error) (*Session, string, error) {
-		e.viewers.Add(-1)
-		if s.sub != nil {
-			s.sub.Close()
-		}
-		if s.fan != nil {
-			s.fan.leave()
-		}
+		s.close(err, false)
 		return nil, "", err
 	}
 	var err error
@@ -121,10 +116,6 @@ func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, 
 		return fail(err)
 	}
 	s.sender.Store(sender)
-	if s.over.Load() { // the stream ended while the session was described
-		sender.Close()
-		return nil, "", stream.ErrOffline
-	}
 	return s, sdp, nil
 }
 
@@ -150,8 +141,9 @@ func (s *Session) Close(reason error) { s.close(reason, false) }
 
 func (s *Session) close(reason error, tell bool) {
 	s.ended.Do(func() {
-		s.over.Store(true)
-		s.sub.Close()
+		if s.sub != nil {
+			s.sub.Close()
+		}
 		if sender := s.sender.Load(); sender != nil {
 			sender.Close()
 			stats := sender.Stats()
@@ -192,4 +184,9 @@ func (s *Session) Message(m media.Message) {
 }
 
 // End implements stream.Subscriber, and is where the transport says that it is over.
-func (s *Session) End(reason error) { go s.close(reason, true) } // not with the stream locked
+func (s *Session) End(reason error) {
+	go func() { // not with the stream locked
+		<-s.ready
+		s.close(reason, true)
+	}()
+}

@@ -165,7 +165,10 @@ func (s *Session) message(m media.Message) {
 // lost: the transport ended.
 func (s *Session) lost(reason error) {
 	s.ended.Do(func() {
-		if errors.Is(reason, rtc.ErrDisconnected) {
+		switch {
+		case errors.Is(reason, rtc.ErrLeft): // as good as a DELETE
+			reason = stream.ErrStopped
+		case errors.Is(reason, rtc.ErrDisconnected):
 			reason = stream.ErrLost
 		}
 		s.unpublish(reason)
