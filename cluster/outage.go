@@ -6,11 +6,12 @@ import (
 )
 
 // outage tells the operator once that the registry went away and once that it is
-// back, with how long that lasted. It belongs to one goroutine.
+// back, with how long that lasted. One failure is no outage: a busy machine has those. It belongs to one goroutine.
 type outage struct {
 	log   *slog.Logger
-	doing string // what fails meanwhile: "heartbeat"
-	since time.Time
+	doing string    // what fails meanwhile: "heartbeat"
+	since time.Time // of the first failure in a row
+	told  bool      // there were more
 }
 
 // note takes the result of an attempt.
@@ -18,16 +19,21 @@ func (o *outage) note(err error) {
 	switch {
 	case err != nil && o.since.IsZero():
 		o.since = time.Now()
+		o.log.Debug("registry did not answer once", "doing", o.doing, "error", err)
+	case err != nil && !o.told:
+		o.told = true
 		o.log.Warn("registry can't be reached, going on without it", "doing", o.doing, "error", err)
-	case err == nil && !o.since.IsZero():
-		o.log.Info("registry is back", "doing", o.doing, "outage", time.Since(o.since).Round(time.Millisecond))
-		o.since = time.Time{}
+	case err == nil:
+		if o.told {
+			o.log.Info("registry is back", "doing", o.doing, "outage", time.Since(o.since).Round(time.Millisecond))
+		}
+		o.since, o.told = time.Time{}, false
 	}
 }
 
 // end is called when the attempts end: an outage that still lasts is told too.
 func (o *outage) end() {
-	if !o.since.IsZero() {
+	if o.told {
 		o.log.Warn("registry was still away at the end", "doing", o.doing, "outage", time.Since(o.since).Round(time.Millisecond))
 	}
 }
