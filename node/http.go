@@ -71,7 +71,16 @@ func (n *Node) ready(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("ready\n"))
 }
 
-func (n *Node) noPublishing(w http.ResponseWriter, _ *http.Request) {
+// noPublishing is for pages of any origin to read, as the answers of WHIP are (RFC 9725 §4.2).
+func (n *Node) noPublishing(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", "*")
+	if r.Method == http.MethodOptions {
+		h.Set("Access-Control-Allow-Methods", "OPTIONS, POST")
+		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match, ETag")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	problem.New(problem.Forbidden, "this node is an edge; publish on an origin, which is behind the gateway's publish port").Write(w)
 }
 
