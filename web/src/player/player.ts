@@ -20,28 +20,27 @@ export function startPlayer(root: HTMLElement, o: PlayerOptions): void {
     streamId: address.id,
     muted: o.muted,
     onRetry: () => watcher.retryNow(),
+    // For measuring: milliseconds from the page's first script to the first picture.
+    onFirstFrame: () => (document.body.dataset['firstFrameMs'] ??= (performance.now() - opened).toFixed(0)),
     onStart: () => watcher.start(),
   });
   const watcher: Watcher = new Watcher({
-    open: (signal) => {
-      if (!validId(address.id)) throw new Problem('bad_name');
-      return openSession({
-        endpoint: whepUrl(address),
-        token: address.token,
-        signal,
-        attach: (stream) => view.attach(stream),
-        onFigures: (f) => view.setFigures(f),
-        onPath: (ok) => view.setPath(ok),
-        onClosing: () => view.freeze(),
-      });
-    },
+    open: (signal) => openSession({
+      endpoint: whepUrl(address),
+      token: address.token,
+      signal,
+      attach: (stream) => view.attach(stream),
+      onFigures: (f) => view.setFigures(f),
+      onPath: (ok) => view.setPath(ok),
+      onClosing: () => view.freeze(),
+    }),
     waitForStart: (signal) =>
       waitForStart({ url: socketUrl(address, location), streamId: address.id, token: address.token, signal }),
-  }, (s: WatchStatus) => {
-    view.setStatus(s);
-    // For measuring: milliseconds from the page's first script to the first picture.
-    if (s.state === 'live') document.body.dataset['firstFrameMs'] ??= (performance.now() - opened).toFixed(0);
-  });
+  }, (s: WatchStatus) => view.setStatus(s));
+  if (!validId(address.id)) {
+    view.setStatus({ state: 'error', problem: new Problem('bad_name'), retrying: false, seen: false });
+    return;
+  }
   if (o.autoplay) watcher.start();
   else view.askToStart();
   addEventListener('online', () => watcher.retryNow());

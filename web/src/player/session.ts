@@ -14,7 +14,7 @@ export interface SessionOptions {
   endpoint: string;
   token: string;
   signal: AbortSignal;
-  /** Shows the stream; resolves when its first frame is on the screen. */
+  /** Shows the stream; resolves when its frames advance. */
   attach(stream: MediaStream): Promise<void>;
   onFigures(f: Figures): void;
   onPath(ok: boolean): void;
@@ -80,7 +80,7 @@ class PlaySession implements WatchSession {
 
   close(): void {
     clearInterval(this.timer);
-    this.link.close();
+    void this.link.close();
   }
 
   private begin(): void {
@@ -93,9 +93,9 @@ class PlaySession implements WatchSession {
     (await this.pc.getStats()).forEach((e: Entry) => entries.push(e));
     const now = sampleOf(entries, performance.now());
     const still = this.stall.feed(now.bytes);
-    if (still >= (this.playing ? STALL_LIMIT : FIRST_MEDIA_LIMIT)) this.over(new Problem('no_media', 'no media arrives'));
-    // Sound alone never makes a frame, and a paused element shows none.
-    if (!this.playing && now.bytes > 0 && this.prev !== undefined && this.prev.bytes > 0) this.begin();
+    if (still >= (now.bytes > 0 ? STALL_LIMIT : FIRST_MEDIA_LIMIT)) this.over(new Problem('no_media', 'no media arrives'));
+    // Sound alone never makes a frame, and a paused element or a hidden page shows none.
+    if (!this.playing && this.prev !== undefined && this.prev.bytes > 0 && now.bytes > this.prev.bytes) this.begin();
     if (this.prev !== undefined) this.o.onFigures(figuresOf(entries, this.prev, now));
     this.prev = now;
   }

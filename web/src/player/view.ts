@@ -8,10 +8,15 @@ import { Controls } from './controls.js';
 import { MARKUP } from './markup.js';
 import type { WatchStatus } from './watcher.js';
 
+/** Frames that come for this long (ms) are a stream, not a picture that was kept. */
+const ADVANCING = 150;
+
 export interface ViewOptions {
   streamId: string;
   muted: boolean;
   onRetry(): void;
+  /** A picture is on the screen. */
+  onFirstFrame(): void;
   /** The viewer asked for the picture on a page that does not start by itself. */
   onStart(): void;
 }
@@ -58,22 +63,35 @@ export class View {
     setText(this.stateText, 'Ready');
   }
 
-  /** Shows a stream; resolves at its first frame, which takes the place of the frozen one. */
+  /**
+   * Shows a stream. Its first frame takes the place of the frozen one; resolves when frames advance:
+   * a server may keep the last pictures of a stream that is over. Where frames are not called back
+   * (hidden pages, Firefox before 132) it never does: the session looks at the bytes as well.
+   */
   attach(stream: MediaStream): Promise<void> {
     const { video } = this;
-    const shown = new Promise<void>((resolve) => {
-      const uncover = (): void => {
-        this.canvas.hidden = true;
-        resolve();
+    const uncover = (): void => {
+      this.canvas.hidden = true;
+      this.o.onFirstFrame();
+    };
+    const advancing = new Promise<void>((resolve) => {
+      if (!('requestVideoFrameCallback' in video)) {
+        this.video.addEventListener('loadeddata', uncover, { once: true });
+        return;
+      }
+      let first: number | undefined;
+      const look = (now: number): void => {
+        if (video.srcObject !== stream) return;
+        if (first === undefined) uncover();
+        first ??= now;
+        if (now - first >= ADVANCING) resolve();
+        else video.requestVideoFrameCallback(look);
       };
-      // loadeddata may come before the frame is on the screen; frames are not called back in hidden pages.
-      const frames = 'requestVideoFrameCallback' in video;
-      if (frames) video.requestVideoFrameCallback(uncover);
-      video.addEventListener('loadeddata', frames ? () => resolve() : uncover, { once: true });
+      video.requestVideoFrameCallback(look);
     });
     video.srcObject = stream;
     this.controls.streamChanged();
-    return shown;
+    return advancing;
   }
 
   /** Keeps the last frame on the screen; a frame that is kept already stays. */
@@ -118,7 +136,7 @@ export class View {
     setIcon(this.notice.querySelector('[data-part="mark"]') as Element, waiting ? 'wave' : 'alert');
     setText(byTestId('notice-title', this.notice), waiting ? this.waitingTitle(s) : m.title);
     setText(byTestId('notice-hint', this.notice), waiting && s.seen ? 'It goes on here by itself when it is back.' : m.hint);
-    byTestId('retry', this.notice).hidden = waiting;
+    byTestId('retry', this.notice).hidden = waiting || s.problem?.code === 'bad_name'; // the same name is refused again
     this.notice.dataset['code'] = s.problem?.code ?? (waiting ? 'stream_offline' : '');
   }
 

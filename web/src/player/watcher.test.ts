@@ -162,3 +162,35 @@ test('after stop nothing is opened', async () => {
   await new Promise((r) => setTimeout(r, 20));
   assert.equal(b.opened.length, 0);
 });
+
+test('an offline stream that is asked for again and again stays waiting on the screen', async () => {
+  const b = new Bench();
+  const s = new Session();
+  const offline = new Problem('stream_offline', '', 404);
+  const one = new Session();
+  b.script = [one, offline, offline, offline, s];
+  b.watcher.start();
+  one.start();
+  await b.reach('live');
+  one.end(new Problem('no_session'));
+  await b.reach('reconnecting', 'reconnecting', 'waiting', 'waiting', 'waiting', 'connecting');
+  assert.equal(b.waits, 3);
+  s.start();
+  await b.reach('connecting', 'live');
+  await stopWith(b, s);
+});
+
+test('a session whose picture does not advance is never live', async () => {
+  const b = new Bench();
+  const [one, two] = [new Session(), new Session()];
+  b.waitResult = () => new Promise(() => {});
+  b.script = [one, two, new Problem('stream_offline', '', 404)];
+  b.watcher.start();
+  one.start();
+  await b.reach('live');
+  one.end(lost);
+  await b.reach('reconnecting', 'reconnecting');
+  two.end(lost); // the server had a last picture, and nothing after it
+  await b.reach('waiting');
+  assert.equal(b.states.filter((x) => x === 'live').length, 1, b.states.join());
+});

@@ -15,7 +15,7 @@ export interface WatchStatus {
 
 /** One try at watching. */
 export interface WatchSession {
-  /** Resolves at the first picture or sound; rejects with a Problem when it can't come. */
+  /** Resolves when picture or sound advances; rejects with a Problem when it can't come. */
   started: Promise<void>;
   /** Resolves with the reason when media has stopped for good. */
   ended: Promise<Problem>;
@@ -28,6 +28,11 @@ export interface WatchDeps {
   waitForStart(signal: AbortSignal): Promise<void>;
   backoff?: Backoff;
 }
+
+/** A session that lived for less than this (ms) does not begin the waits anew: it may be the next to fail. */
+const SETTLED = 5000;
+/** When the server ends a session, most often the stream is over: ask soon, but not all viewers at once (ms). */
+const ASK_SOON = 200;
 
 export class Watcher {
   private life = new AbortController();
@@ -62,28 +67,33 @@ export class Watcher {
   }
 
   private async run(signal: AbortSignal): Promise<void> {
-    let failed: Problem | undefined;
+    let failed: Problem | undefined; // what the screen says meanwhile
     while (!signal.aborted) {
       // While it keeps failing the reason stays on the screen instead of flickering with each try.
       if (failed === undefined) this.set(this.seen ? 'reconnecting' : 'connecting');
-      const why = await this.watchOnce(signal);
+      const why = await this.watchOnce(signal, failed?.code === 'stream_offline');
       if (signal.aborted) return;
       failed = await this.recover(why, failed, signal);
     }
   }
 
   /** One session from begin to end; returns why it ended. */
-  private async watchOnce(signal: AbortSignal): Promise<{ problem: Problem; live: boolean }> {
+  private async watchOnce(signal: AbortSignal, waited: boolean): Promise<Outcome> {
     let session: WatchSession | undefined;
     let live = false;
+    let began = 0;
     try {
       session = await this.deps.open(signal);
+      if (waited && !signal.aborted) this.set('connecting');
       const early = await Promise.race([session.started, session.ended]);
       if (early instanceof Problem) return { problem: early, live };
       live = this.seen = true;
-      this.backoff.reset();
+      began = Date.now();
       if (!signal.aborted) this.set('live');
-      return { problem: await session.ended, live };
+      const problem = await session.ended;
+      const settled = Date.now() - began >= SETTLED;
+      if (settled) this.backoff.reset();
+      return { problem, live, settled };
     } catch (err) {
       return { problem: asProblem(err), live };
     } finally {
@@ -93,7 +103,7 @@ export class Watcher {
 
   /** Waits for as long as the problem asks; returns it when it should stay on the screen. */
   private async recover(
-    { problem, live }: { problem: Problem; live: boolean },
+    { problem, live, settled }: Outcome,
     before: Problem | undefined,
     signal: AbortSignal,
   ): Promise<Problem | undefined> {
@@ -101,11 +111,12 @@ export class Watcher {
     const either = [signal, this.nudge.signal];
     if (problem.code === 'stream_offline') {
       this.set('waiting');
-      return this.waitOffline(signal);
+      return this.waitOffline(problem, signal);
     }
     if (live) {
       this.set('reconnecting', undefined, true);
-      await sleep(this.backoff.next(), ...either);
+      const soon = settled === true && problem.code === 'no_session';
+      await sleep(soon ? ASK_SOON * Math.random() : this.backoff.next(), ...either);
       return undefined;
     }
     if (!isPassing(problem.code)) {
@@ -114,14 +125,15 @@ export class Watcher {
       return undefined;
     }
     // Somebody who was watching is told only when it is not over with the first try.
-    const quiet = this.seen && before === undefined && problem.code !== 'node_full';
+    const quiet = this.seen && (before === undefined || before.code === 'stream_offline') && problem.code !== 'node_full';
     if (quiet) this.set('reconnecting', undefined, true);
     else this.set(this.seen ? 'reconnecting' : 'error', problem, true);
     await sleep(Math.max(this.backoff.next(), problem.retryAfter), ...either);
     return problem;
   }
 
-  private async waitOffline(signal: AbortSignal): Promise<Problem | undefined> {
+  /** Returns the problem again: "waiting" stays on the screen until the server has a session for us. */
+  private async waitOffline(offline: Problem, signal: AbortSignal): Promise<Problem | undefined> {
     const began = Date.now();
     const either = anyOf(signal, this.nudge.signal);
     try {
@@ -136,12 +148,18 @@ export class Watcher {
     // A server that says "started" and "offline" in turn must not be asked in a tight loop.
     if (Date.now() - began < 500 && !either.aborted) await sleep(this.backoff.next(), either);
     else this.backoff.reset();
-    return undefined;
+    return offline;
   }
 
   private set(state: WatchState, problem?: Problem, retrying = state !== 'error'): void {
     this.onStatus({ state, retrying, seen: this.seen, ...(problem === undefined ? {} : { problem }) });
   }
+}
+
+interface Outcome {
+  problem: Problem;
+  live: boolean;
+  settled?: boolean;
 }
 
 /** AbortSignal.any, which browsers of 2022 lack. */

@@ -80,13 +80,17 @@ async function exchange(kind: 'video' | 'audio'): Promise<void> {
   else publisher.start();
 }
 
+/** Refuses a name that the server would refuse, before anything is asked of it. */
+function checkName(): boolean {
+  const ok = validId(address().id);
+  page.setNameOk(ok);
+  return ok;
+}
+
 async function start(): Promise<void> {
   if (publisher.active || starting) return;
+  if (!checkName()) return page.streamId.focus();
   page.clearMessage();
-  if (!validId(address().id)) {
-    page.streamId.focus();
-    return page.showProblem(new Problem('bad_name'));
-  }
   page.setState('connecting');
   starting = true;
   const ok = await attempt(openDevices);
@@ -158,6 +162,7 @@ function bind(): void {
   page.stop.addEventListener('click', () => stop());
   page.allow.addEventListener('click', () => {
     page.clearMessage();
+    checkName();
     void attempt(openDevices);
   });
   page.mute.addEventListener('click', () => {
@@ -178,7 +183,7 @@ function bind(): void {
     void session?.setQuality(q);
   });
   page.streamId.addEventListener('input', () => {
-    page.streamId.toggleAttribute('aria-invalid', !validId(address().id));
+    checkName();
     page.setLink(link());
   });
   page.streamId.addEventListener('keydown', (e) => {
@@ -217,4 +222,5 @@ page.drawStudio(studio);
 setText(byTestId('app-name'), opened.app);
 document.title = `Publish ${opened.id} · Sluice`;
 bind();
+checkName();
 void previewIfAllowed();

@@ -3,7 +3,7 @@ import { byTestId, clock, setText } from '../ui/dom.js';
 import { showFigures } from '../ui/figures.js';
 import { setIcon } from '../ui/icons.js';
 import { messageFor } from '../ui/messages.js';
-import type { Problem } from '../wire/problem.js';
+import { Problem } from '../wire/problem.js';
 import type { Figures } from '../wire/stats.js';
 import { NONE } from './devices.js';
 import type { PublishState } from './publisher.js';
@@ -115,6 +115,15 @@ export class Page {
     setText(byTestId('message-title'), m.title);
     setText(byTestId('message-hint'), m.hint);
     this.message.hidden = false;
+  }
+
+  /** A name that is not allowed is said at once, and nothing can be started with it. */
+  setNameOk(ok: boolean): void {
+    this.start.disabled = !ok;
+    if (ok) this.streamId.removeAttribute('aria-invalid');
+    else this.streamId.setAttribute('aria-invalid', 'true');
+    if (!ok) this.showProblem(new Problem('bad_name'));
+    else if (this.message.dataset['code'] === 'bad_name') this.clearMessage();
   }
 
   clearMessage(): void {

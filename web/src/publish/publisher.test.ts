@@ -16,9 +16,11 @@ class Session implements PublishSession {
     this.fail = reject;
   });
   readonly ended = new Promise<Problem>((r) => (this.end = r));
-  close(): void {
+  told: Promise<void> = Promise.resolve();
+  close(): Promise<void> {
     this.closed = true;
     this.end(new Problem('unreachable', 'closed by this page'));
+    return this.told;
   }
 }
 
@@ -63,6 +65,26 @@ test('publishes, loses the path for a moment, and stops', async () => {
   await b.publisher.stop();
   assert.equal(b.states.at(-1), 'idle');
   assert.ok(s.closed && !b.publisher.active);
+});
+
+test('who stops and starts again waits until the server has let the name go', async () => {
+  const b = new Bench();
+  const [one, two] = [new Session(), new Session()];
+  let tell!: () => void;
+  one.told = new Promise((r) => (tell = r));
+  b.script = [one, two];
+  b.publisher.start();
+  one.up();
+  await b.reach('live');
+  void b.publisher.stop();
+  b.publisher.start();
+  await new Promise((r) => setTimeout(r, 5));
+  assert.equal(b.opened, 1);
+  two.up();
+  tell();
+  await b.reach('idle', 'connecting', 'live');
+  assert.equal(b.opened, 2);
+  await b.publisher.stop();
 });
 
 test('a session that ends is opened anew, through a server that is away', async () => {

@@ -14,7 +14,8 @@ export interface PublishSession {
   /** Resolves when media can flow; rejects with a Problem. */
   connected: Promise<void>;
   ended: Promise<Problem>;
-  close(): void;
+  /** Resolves when the server knows. */
+  close(): Promise<void>;
 }
 
 export interface PublishDeps {
@@ -101,7 +102,7 @@ export class Publisher {
     } catch (err) {
       return { problem: asProblem(err), live };
     } finally {
-      session?.close();
+      await session?.close(); // the name is free again before the next try
     }
   }
 }

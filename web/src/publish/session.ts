@@ -60,9 +60,9 @@ export class SendSession implements PublishSession {
     this.timer = setInterval(() => void this.poll(), POLL_EVERY);
   }
 
-  close(): void {
+  close(): Promise<void> {
     clearInterval(this.timer);
-    this.link.close();
+    return this.link.close();
   }
 
   /** Sends another track in place of the present one; false when the session has none of that kind. */

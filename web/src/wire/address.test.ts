@@ -15,7 +15,7 @@ for (const [name, pathname, search, app, id, token] of [
 
 test('stream names follow the rule of the server', () => {
   for (const ok of ['a', 'stream1', 'A-b_c.d', '-x', 'a'.repeat(128)]) assert.ok(validId(ok), ok);
-  for (const bad of ['', '.a', 'a b', 'ä', 'a/b', 'a'.repeat(129), '../x']) assert.ok(!validId(bad), bad);
+  for (const bad of ['', '.a', 'a b', 'ä', '流', 'a/b', 'a\n', 'a'.repeat(129), '../x']) assert.ok(!validId(bad), bad);
 });
 
 test('addresses are built so that no name leads elsewhere', () => {

@@ -8,6 +8,8 @@ import { applyFragment, readFragment, writeFragment, type Candidate } from './sd
 export const CONNECT_TIMEOUT = 8000;
 /** How long a viewer waits for ICE to mend itself before it opens a new session. */
 const DISCONNECT_GRACE = 1000;
+/** How long the server may take to answer a goodbye before the connection is closed without it. */
+const LEAVE_TIMEOUT = 1000;
 const RESTART_TIMEOUT = 4000;
 /** Candidates that come close together share a PATCH. */
 const TRICKLE_DELAY = 20;
@@ -45,6 +47,7 @@ export class Link {
   private trickleTimer: ReturnType<typeof setTimeout> | undefined;
   private mending = false;
   private end!: (why: Problem) => void;
+  private leaving: Promise<void> | undefined;
 
   /** Opens a session; returns when the answer is in place. Throws a Problem. */
   static async open(o: LinkOptions): Promise<Link> {
@@ -53,7 +56,7 @@ export class Link {
       await link.negotiate();
       return link;
     } catch (err) {
-      link.close();
+      void link.close();
       throw asProblem(err);
     }
   }
@@ -66,20 +69,32 @@ export class Link {
     this.pc.onicecandidate = (e) => this.onCandidate(e.candidate);
     this.pc.onconnectionstatechange = () => this.onConnection();
     this.pc.oniceconnectionstatechange = () => this.onIce();
-    if (o.signal.aborted) this.close();
-    else o.signal.addEventListener('abort', () => this.close(), { once: true, signal: this.stop.signal });
+    if (o.signal.aborted) void this.close();
+    else o.signal.addEventListener('abort', () => void this.close(), { once: true, signal: this.stop.signal });
   }
 
-  /** Ends the session on both sides. May be called again. */
-  close(): void {
-    if (this.stop.signal.aborted) return;
+  /** Ends the session on both sides; resolves when the server knows. May be called again. */
+  close(): Promise<void> {
+    this.leaving ??= this.leave();
+    return this.leaving;
+  }
+
+  /**
+   * The DELETE goes first: a server that sees DTLS close before it takes us for lost, and waits for our return.
+   * It is on its way when this returns for the first time, so that a page that goes has sent it.
+   */
+  private async leave(): Promise<void> {
     this.stop.abort();
     clearTimeout(this.trickleTimer);
     this.pc.onicecandidate = this.pc.onconnectionstatechange = this.pc.oniceconnectionstatechange = null;
+    const told = this.resource?.remove();
     this.o.onClosing?.();
-    this.pc.close();
-    void this.resource?.remove();
     this.end(new Problem('unreachable', 'closed by this page'));
+    if (told !== undefined) {
+      for (const s of this.pc.getSenders()) s.replaceTrack(null).catch(() => {}); // nothing more is sent meanwhile
+      await Promise.race([told, sleep(LEAVE_TIMEOUT)]);
+    }
+    this.pc.close();
   }
 
   /** The offer is on its way before gathering begins: the server offers its candidates in the answer. */
@@ -209,6 +224,6 @@ export class Link {
   private lost(why: Problem): void {
     if (why.code === 'no_session') this.resource = undefined; // there is nothing left to remove
     this.end(why);
-    this.close();
+    void this.close();
   }
 }
