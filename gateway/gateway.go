@@ -47,7 +47,7 @@ type Config struct {
 	BodyTimeout    time.Duration // for the whole body of a WHIP or WHEP request [10s]
 	StopTimeout    time.Duration // for requests that run when the gateway stops [5s]
 
-	MaxSockets int   // WebSockets at a time [20000]
+	MaxSockets int   // WebSockets at a time; fewer where the process may open few files [20000]
 	MaxMessage int64 // bytes of one WebSocket message [1 MiB]
 }
 
@@ -101,6 +101,8 @@ type Gateway struct {
 	stop     context.CancelFunc
 	sockets  atomic.Int64 // at this moment
 
+	maxSockets int // what MaxSockets and the open files allow
+
 	mu      sync.Mutex
 	closed  bool           // requests are refused
 	running sync.WaitGroup // requests, those of sockets too; added to under mu while not closed
@@ -131,6 +133,7 @@ func New(cfg Config, deps Deps) *Gateway {
 			MaxResponseHeaderBytes: 64 << 10,
 		},
 	}
+	g.maxSockets = socketLimit(cfg.MaxSockets, maxFiles())
 	g.stopping, g.stop = context.WithCancel(context.Background())
 	g.placer = &placer{pool: g.pool, ledger: newLedger(time.Now)}
 	return g
@@ -166,6 +169,7 @@ func (g *Gateway) Listen(ctx context.Context) error {
 			return errors.Join(err, g.close())
 		}
 		d.server = g.server(redirectTo(g.PublishAddr()))
+		d.server.ReadTimeout = g.cfg.BodyTimeout // nobody reads a body there
 		g.redirect = d
 	}
 	return nil
@@ -223,7 +227,7 @@ func (g *Gateway) RedirectAddr() net.Addr {
 // Run serves until ctx ends, then lets running requests finish for StopTimeout, sends sockets
 // away with "going away", and returns when all goroutines have ended. Run it once, after Listen.
 func (g *Gateway) Run(ctx context.Context) error {
-	g.log.Info("gateway is open", "publish", g.PublishAddr().String(), "play", g.PlayAddr().String())
+	g.log.Info("gateway is open", "publish", g.PublishAddr().String(), "play", g.PlayAddr().String(), "max_sockets", g.maxSockets)
 	work, ctx := errgroup.WithContext(ctx)
 	pool, stopPool := context.WithCancel(context.WithoutCancel(ctx)) // outlives the requests
 	defer stopPool()

@@ -15,10 +15,12 @@ import (
 )
 
 const (
-	maxSignal  = 256 << 10        // bytes of an SDP or candidate
+	maxSignal  = 128 << 10        // bytes of an SDP or candidate; the nodes take no more
 	maxReplay  = 64 << 10         // bytes of another body that is kept for a second try
 	writeStall = 60 * time.Second // a client that takes nothing for that long is cut off
 	maxTries   = 4                // nodes asked for one request
+	maxRest    = 256 << 10        // bytes that are read and thrown away, of a body that was not wanted
+	restWithin = time.Second      // and for how long
 )
 
 var (
@@ -38,11 +40,11 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	defer h.g.running.Done()
-	w := newResponse(rw)
+	w := newResponse(rw, r)
 	defer w.done()
 	if isUpgrade(r.Header) {
 		defer h.g.sockets.Add(-1)
-		if h.g.sockets.Add(1) > int64(h.g.cfg.MaxSockets) {
+		if h.g.sockets.Add(1) > int64(h.g.maxSockets) {
 			w.Header().Set("Retry-After", retryAfter)
 			h.refuse(w, r, problem.New(problem.NodeFull, "The gateway has no room for more sockets; try again later."))
 			return
@@ -137,21 +139,23 @@ func (t *trip) takeBody(w *response, r *http.Request) *problem.Problem {
 	}
 	_ = w.control.SetReadDeadline(time.Now().Add(t.h.g.cfg.BodyTimeout)) // not supported: the server's own limits hold
 	body, err := io.ReadAll(http.MaxBytesReader(w.ResponseWriter, r.Body, limit))
-	_ = w.control.SetReadDeadline(time.Time{})
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
 		return tooLarge()
 	case err != nil:
+		w.body = nil // the deadline stays: net/http must not read on without one
 		w.Header().Set("Connection", "close")
 		return problem.New(problem.BadRequest, "The body did not arrive whole within "+t.h.g.cfg.BodyTimeout.String()+".")
 	}
+	w.body = nil
+	_ = w.control.SetReadDeadline(time.Time{})
 	t.kept, t.body = true, body
 	return nil
 }
 
 func tooLarge() *problem.Problem {
-	return problem.New(problem.TooLarge, "A body here is at most 256 KiB.")
+	return problem.New(problem.TooLarge, "A body here is at most 128 KiB.")
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -271,15 +275,21 @@ func (b *body) Close() error {
 	return err
 }
 
-// response remembers the status, and cuts off clients that don't take what is sent.
+// response remembers the status, and cuts off clients that don't take what is sent, or that are slow to send what
+// nobody waits for.
 type response struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	status  int
+	body    io.Reader // of the request; nil: nothing of it is left
 }
 
-func newResponse(w http.ResponseWriter) *response {
-	return &response{ResponseWriter: w, control: http.NewResponseController(w)}
+func newResponse(w http.ResponseWriter, r *http.Request) *response {
+	rw := &response{ResponseWriter: w, control: http.NewResponseController(w)}
+	if r.Body != nil && r.Body != http.NoBody && r.ProtoMajor == 1 && !isUpgrade(r.Header) { // HTTP/2 just resets the stream
+		rw.body = r.Body
+	}
+	return rw
 }
 
 // Unwrap is for http.ResponseController.
@@ -287,12 +297,32 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *response) WriteHeader(status int) {
 	w.status = status
+	if status >= 200 {
+		w.readRest()
+	}
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// readRest takes the end of a body that the answer did not wait for, within bounds. net/http would do it without a
+// deadline. When it does not end, neither does the connection outlive the answer.
+func (w *response) readRest() {
+	if w.body == nil {
+		return
+	}
+	_ = w.control.SetReadDeadline(time.Now().Add(restWithin))
+	_, err := io.CopyN(io.Discard, w.body, maxRest)
+	w.body = nil
+	if err == io.EOF || errors.Is(err, http.ErrBodyReadAfterClose) {
+		_ = w.control.SetReadDeadline(time.Time{})
+		return
+	}
+	w.Header().Set("Connection", "close")
+	_ = w.control.SetReadDeadline(time.Now())
 }
 
 func (w *response) Write(b []byte) (int, error) {
 	if w.status == 0 {
-		w.status = http.StatusOK
+		w.WriteHeader(http.StatusOK)
 	}
 	_ = w.control.SetWriteDeadline(time.Now().Add(writeStall))
 	return w.ResponseWriter.Write(b)

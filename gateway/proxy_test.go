@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -282,4 +283,68 @@ func TestRedirects(t *testing.T) {
 	if got := r.ask(t, "GET", r.play("/"), ""); got.Node != "s1" {
 		t.Errorf("port is broken: %+v", got)
 	}
+}
+
+// TestSlowBodies: a client that sends its body byte by byte does not keep its connection.
+func TestSlowBodies(t *testing.T) {
+	n := startNode(t, "s1", cluster.Standalone)
+	r := start(t, Config{BodyTimeout: 300 * time.Millisecond}, n)
+	for _, c := range []struct{ name, head, status string }{
+		{"offer", "POST /live/whip/x HTTP/1.1\r\nContent-Length: 100000", "400"},
+		{"offer in chunks", "POST /live/whip/x HTTP/1.1\r\nTransfer-Encoding: chunked", "400"},
+		{"too large an offer", "POST /live/whip/x HTTP/1.1\r\nContent-Length: 140000", "413"},
+		{"a body nobody wants", "POST /gateway/healthz HTTP/1.1\r\nContent-Length: 100000", "200"},
+		{"a body for nobody", "POST /live/whip/%00 HTTP/1.1\r\nContent-Length: 100000", "400"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(t.Context(), "tcp", r.PublishAddr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			if _, err := io.WriteString(conn, c.head+"\r\nHost: localhost\r\nContent-Type: application/sdp\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			drip := "v"
+			if strings.Contains(c.head, "chunked") {
+				drip = "1\r\nv\r\n"
+			}
+			done := make(chan struct{})
+			var dripping sync.WaitGroup
+			dripping.Go(func() {
+				tick := time.NewTicker(20 * time.Millisecond)
+				defer tick.Stop()
+				for {
+					select {
+					case <-done:
+						return
+					case <-tick.C:
+						_, _ = io.WriteString(conn, drip) // fails once the gateway has closed
+					}
+				}
+			})
+			_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+			answer, err := io.ReadAll(conn)
+			close(done)
+			dripping.Wait()
+			if isTimeout(err) {
+				t.Error("the connection is still open after 5 s")
+			}
+			if !strings.HasPrefix(string(answer), "HTTP/1.1 "+c.status) {
+				t.Errorf("answer %q", answer)
+			}
+		})
+	}
+}
+
+// TestSocketLimitIsTold: the limit that holds is told.
+func TestSocketLimitIsTold(t *testing.T) {
+	r := start(t, Config{MaxSockets: 7}, startNode(t, "s1", cluster.Standalone))
+	eventually(t, 5*time.Second, func() string {
+		if !strings.Contains(r.log.String(), "max_sockets=7") {
+			return "the log does not say max_sockets=7"
+		}
+		return ""
+	})
 }
