@@ -12,7 +12,7 @@ type checkCmd struct {
 	File string `arg:"" optional:"" help:"File to check; default: as the other commands find it."`
 }
 
-// Run prints every mistake on a line of its own, as FILE:LINE: TEXT.
+// Run prints every mistake on a line of its own, as FILE:LINE: TEXT, or TEXT for one of the environment.
 func (c *checkCmd) Run(p *process, top *cli) error {
 	named := c.File
 	if named == "" {
@@ -26,18 +26,24 @@ func (c *checkCmd) Run(p *process, top *cli) error {
 	if err != nil {
 		return fmt.Errorf("read configuration: %w", err)
 	}
-	_, mistakes := config.Parse(src)
+	mistakes := config.Check(src, p.env)
+	where := path
 	for _, m := range mistakes {
-		fmt.Fprintf(p.out, "%s:%s\n", path, m)
+		if m.Line > 0 {
+			fmt.Fprintf(p.out, "%s:%s\n", path, m)
+			continue
+		}
+		fmt.Fprintln(p.out, m)
+		where = path + " and the environment"
 	}
 	switch len(mistakes) {
 	case 0:
 		fmt.Fprintf(p.out, "%s: no mistakes\n", path)
 		return nil
 	case 1:
-		return fmt.Errorf("1 mistake in %s", path)
+		return fmt.Errorf("1 mistake in %s", where)
 	}
-	return fmt.Errorf("%d mistakes in %s", len(mistakes), path)
+	return fmt.Errorf("%d mistakes in %s", len(mistakes), where)
 }
 
 type versionCmd struct{}

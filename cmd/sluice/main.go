@@ -48,7 +48,7 @@ type cli struct {
 	Play    playCmd    `cmd:"" help:"Watch a stream, as a user would, and report what was seen."`
 	Nodes   nodesCmd   `cmd:"" help:"List the nodes of a cluster."`
 	Streams streamsCmd `cmd:"" help:"List the streams of a cluster."`
-	Check   checkCmd   `cmd:"" help:"Find every mistake in a configuration file."`
+	Check   checkCmd   `cmd:"" help:"Find every mistake in a configuration file and the environment."`
 	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
 }
 
@@ -106,6 +106,9 @@ func run(ctx context.Context, args []string, env map[string]string, out, errs io
 		return exitUsage
 	}
 	p := &process{ctx: ctx, out: out, err: errs, env: env, config: r.config, configFile: r.file}
+	if unknown := config.Unknown(env); len(unknown) > 0 && k.Selected().Name != "check" { // check has a line for each
+		fmt.Fprintf(errs, "sluice: warning: %s\n", strings.Join(unknown, "; "))
+	}
 	if err := k.Run(p); err != nil {
 		fmt.Fprintf(errs, "sluice: %v\n", err)
 		var usage usageError

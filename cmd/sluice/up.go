@@ -47,6 +47,9 @@ func (c *upCmd) Run(p *process) error {
 
 // run takes the program and environment of the children, for tests.
 func (c *upCmd) run(p *process, exe string, env []string) (err error) {
+	if err := c.Check(); err != nil {
+		return usageError{err}
+	}
 	u := &up{cmd: c, p: p, exe: exe, env: env, began: time.Now(), home: home{dir: c.Dir}}
 	if err := u.home.make(); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -68,6 +69,39 @@ func Load(path string, env map[string]string) (*Config, error) {
 	return l.cfg, nil
 }
 
+// Check returns all that is wrong with a file's text and the environment together.
+func Check(src []byte, env map[string]string) []Mistake {
+	l := newLoad()
+	l.parse(src)
+	inFile := l.seen["up.play-port"]
+	l.environ(env)
+	for _, text := range Unknown(env) {
+		l.fail(0, "%s", text)
+	}
+	if err := l.cfg.Up.Check(); err != nil {
+		line := max(inFile, l.seen["up.publish-port"])
+		l.mistakes = append(l.mistakes, Mistake{Line: line, Text: err.Error()})
+	}
+	slices.SortStableFunc(l.mistakes, func(a, b Mistake) int { return order(a) - order(b) })
+	return l.mistakes
+}
+
+// order puts the mistakes of the environment after those of the file.
+func order(m Mistake) int {
+	if m.Line == 0 {
+		return math.MaxInt
+	}
+	return m.Line
+}
+
+// Check says what is wrong with the settings together.
+func (u Up) Check() error {
+	if u.PublishPort == u.PlayPort {
+		return fmt.Errorf("publish-port and play-port of up are both %d: they must differ", u.PlayPort)
+	}
+	return nil
+}
+
 func fileError(path string, mistakes []Mistake) error {
 	more := ""
 	if n := len(mistakes) - 1; n > 0 {
@@ -76,29 +110,43 @@ func fileError(path string, mistakes []Mistake) error {
 	return fmt.Errorf("%s:%s%s", path, mistakes[0], more)
 }
 
-// environ applies the variables. SLUICE_CONFIG is not a setting, it names the file.
+// environ applies the variables that are settings.
 func (l *load) environ(env map[string]string) {
+	known := variables(l.cfg)
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		if f, ok := known[name]; ok {
+			if err := f.set(f.split(env[name])); err != nil {
+				l.fail(0, "variable %s: %v", name, err)
+			}
+		}
+	}
+}
+
+func variables(c *Config) map[string]field {
 	known := map[string]field{}
-	for _, f := range l.byPath {
+	for _, f := range fields("", c) {
 		known[f.env()] = f
 	}
+	return known
+}
+
+// Unknown says of each variable that is not a setting what was probably meant. They stop nothing: others name variables
+// too, as Kubernetes does after its services. SLUICE_CONFIG is not a setting, it names the file.
+func Unknown(env map[string]string) []string {
+	known := variables(new(Config))
+	names := slices.Sorted(maps.Keys(known))
+	var list []string
 	for _, name := range slices.Sorted(maps.Keys(env)) {
-		f, ok := known[name]
-		if name == "SLUICE_CONFIG" {
+		if _, ok := known[name]; ok || name == "SLUICE_CONFIG" {
 			continue
 		}
-		if !ok {
-			hint := ""
-			if near := nearest(name, slices.Sorted(maps.Keys(known))); near != "" {
-				hint = "; did you mean " + near + "?"
-			}
-			l.fail(0, "variable %s is not a setting%s", name, hint)
-			continue
+		hint := ""
+		if near := nearest(name, names); near != "" {
+			hint = "; did you mean " + near + "?"
 		}
-		if err := f.set(f.split(env[name])); err != nil {
-			l.fail(0, "variable %s: %v", name, err)
-		}
+		list = append(list, "variable "+name+" is not a setting"+hint)
 	}
+	return list
 }
 
 // Setting is one setting as a parser of flags sees it.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -59,7 +60,7 @@ func TestLoadFails(t *testing.T) {
 		{"no file", "/nowhere/s.yaml", nil, "there is no configuration file /nowhere/s.yaml"},
 		{"mistakes", bad, nil, bad + `:1: the file has no key "nod"; did you mean "node"? (and 1 more: sluice check ` + bad + ")"},
 		{"variable", "", map[string]string{"SLUICE_NODE_ROLE": "x"}, `variable SLUICE_NODE_ROLE: "x" is not one of standalone, origin, edge`},
-		{"unknown variable", "", map[string]string{"SLUICE_NODE_ROLL": "x"}, "variable SLUICE_NODE_ROLL is not a setting; did you mean SLUICE_NODE_ROLE?"},
+		{"unknown variables stop nothing", "", map[string]string{"SLUICE_NODE_ROLL": "x"}, "<nil>"},
 		{"list in a variable", "", map[string]string{"SLUICE_NODE_ANNOUNCE": "192.0.2.1,x"}, `variable SLUICE_NODE_ANNOUNCE: "x" is not an IP address`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -142,6 +143,34 @@ func TestPrefixes(t *testing.T) {
 			got, err := Prefixes([]string{tc.text})
 			if (err != nil) != (tc.want == "") || err == nil && got[0].String() != tc.want {
 				t.Errorf("got %v, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for _, tc := range []struct {
+		name, src string
+		env       map[string]string
+		want      []string
+	}{
+		{"all well", "up:\n  edges: 3\n", map[string]string{"SLUICE_CONFIG": "x", "SLUICE_NODE_ROLE": "edge"}, nil},
+		{"bad variable after the file's mistakes", "up:\n  edges: x\n", map[string]string{"SLUICE_NODE_ROLE": "x"}, []string{
+			`2: up.edges: "x" is not a whole number`, `variable SLUICE_NODE_ROLE: "x" is not one of standalone, origin, edge`}},
+		{"unknown variables", "", map[string]string{"SLUICE_NODE_ROLL": "x", "SLUICE_CHEESE_AND_WINE": "x"}, []string{
+			"variable SLUICE_CHEESE_AND_WINE is not a setting", "variable SLUICE_NODE_ROLL is not a setting; did you mean SLUICE_NODE_ROLE?"}},
+		{"one port for both", "up:\n  play-port: 9000\n  publish-port: 9000\n", nil, []string{"3: publish-port and play-port of up are both 9000: they must differ"}},
+		{"one is the other's default", "up:\n  publish-port: 5443\n", nil, []string{"2: publish-port and play-port of up are both 5443: they must differ"}},
+		{"one port, by variable", "", map[string]string{"SLUICE_UP_PLAY_PORT": "8443"}, []string{"publish-port and play-port of up are both 8443: they must differ"}},
+		{"a variable mends it", "up:\n  publish-port: 5443\n", map[string]string{"SLUICE_UP_PLAY_PORT": "5444"}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var got []string
+			for _, m := range Check([]byte(tc.src), tc.env) {
+				got = append(got, m.String())
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("got  %q\nwant %q", got, tc.want)
 			}
 		})
 	}

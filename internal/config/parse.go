@@ -169,6 +169,8 @@ func scalar(n ast.Node) (string, error) {
 		return n.GetToken().Value, nil
 	case *ast.NullNode:
 		return "", errors.New(`has no value; write "" for none, or leave the line out for the default`)
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "", errors.New(`takes a plain value, not keys with values; a value with a colon may need quotes, such as "stun:host:3478"`)
 	}
 	return "", errors.New("takes a plain value")
 }

@@ -104,7 +104,10 @@ var mistakeCases = []struct {
 	{"list wanted", "node:\n  apps: live\n", []string{`2: node.apps takes a list, such as [a, b]`}},
 	{"value wanted", "node:\n  role: [edge]\n", []string{`2: node.role takes one value, not a list`}},
 	{"section wanted", "node: edge\n", []string{`1: "node" must hold settings, one to a line, such as "role: …"`}},
-	{"value where a map is", "node:\n  role:\n    a: b\n", []string{`3: node.role: takes a plain value`}},
+	{"value where a map is", "node:\n  role:\n    a: b\n", []string{`3: node.role: takes a plain value, not keys with values; a value with a colon may need quotes, such as "stun:host:3478"`}},
+	{"colons in flow style", "node: {ice: {servers: [stun:stun.example.com:3478]}}\n", []string{
+		`1: node.ice.servers: takes a plain value, not keys with values; a value with a colon may need quotes, such as "stun:host:3478"`}},
+	{"quoted colons in flow style", "node: {ice: {servers: [\"stun:stun.example.com:3478\"]}}\n", nil},
 	{"file is a list", "- a\n- b\n", []string{`1: the file must hold settings, one to a line, such as "store: …"`}},
 	{"no value", "node:\n  id:\n", []string{`2: node.id: has no value; write "" for none, or leave the line out for the default`}},
 	{"bad items", "node:\n  announce:\n    - 192.0.2.1\n    - here\n    - there\n", []string{
