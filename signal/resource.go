@@ -1,7 +1,7 @@
 // Package signal is what WHIP and WHEP share: HTTP resources that open, steer and end a WebRTC session
 // (RFC 9725 and its sibling for playback).
 //
-// Imports: egress/webrtc, media, rtc, stream, internal/auth, internal/problem.
+// Imports: egress/webrtc, ingest/relay, media, rtc, stream, internal/auth, internal/problem.
 package signal
 
 import (
@@ -18,6 +18,7 @@ import (
 	"sync"
 
 	egress "sluice/egress/webrtc"
+	"sluice/ingest/relay"
 	"sluice/internal/auth"
 	"sluice/internal/problem"
 	"sluice/media"
@@ -371,6 +372,7 @@ func ProblemOf(err error) *problem.Problem {
 		{rtc.ErrClosed, problem.NoSession},
 		{egress.ErrFull, problem.NodeFull},
 		{stream.ErrOffline, problem.StreamOffline},
+		{relay.ErrUnreachable, problem.OriginUnreachable},
 		{stream.ErrInUse, problem.StreamInUse},
 		{stream.ErrClosing, problem.Draining},
 		{context.DeadlineExceeded, problem.Timeout},

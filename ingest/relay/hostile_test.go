@@ -151,8 +151,8 @@ func TestLiars(t *testing.T) {
 				t.Errorf("took %v", took)
 			}
 			if err != nil {
-				if !errors.Is(err, stream.ErrOffline) {
-					t.Errorf("%v does not wrap ErrOffline", err)
+				if !errors.Is(err, in.ErrUnreachable) || errors.Is(err, stream.ErrOffline) {
+					t.Errorf("%v does not wrap ErrUnreachable", err)
 				}
 				return
 			}

@@ -55,6 +55,10 @@ const (
 	askEvery     = 5 * time.Second // and again
 )
 
+// ErrUnreachable is what Pull returns when somebody publishes the stream, but it can't be had from there, or when the
+// registry does not say who. The log says why: clients learn no addresses.
+var ErrUnreachable = errors.New("the stream's origin can't be reached; try again")
+
 // Relay is the way in from other nodes.
 type Relay struct {
 	cfg Config
@@ -69,6 +73,8 @@ type Relay struct {
 	socket   *quic.Transport // bound with the first connection
 	peers    map[peerID]*peer
 	sessions map[media.Key]*session
+	warned   time.Time // when a pull that failed was told last
+	untold   int       // those since
 }
 
 // New returns a relay. Pull works at once, until Run ends.
@@ -114,7 +120,7 @@ func (r *Relay) Pull(ctx context.Context, key media.Key) error {
 	defer context.AfterFunc(r.ctx, cancel)()
 	s := &session{relay: r, key: key, ended: make(chan error, 1), done: make(chan struct{})}
 	if err := r.enter(ctx, s); err != nil {
-		return fmt.Errorf("pull %s: %w", key, err)
+		return fmt.Errorf("pull %s: %w", key, r.failed(s, err))
 	}
 	err := s.attach(ctx)
 	if errors.Is(err, stream.ErrOffline) && s.found {
@@ -131,12 +137,39 @@ func (r *Relay) Pull(ctx context.Context, key media.Key) error {
 	}
 	if err != nil {
 		r.exit(s)
-		if !errors.Is(err, stream.ErrOffline) {
-			err = fmt.Errorf("%w: %w", stream.ErrOffline, err) // all that a viewer needs to know
-		}
-		return fmt.Errorf("pull %s: %w", key, err)
+		return fmt.Errorf("pull %s: %w", key, r.failed(s, err))
 	}
 	return nil
+}
+
+// warnEvery is how often pulls that fail are told.
+const warnEvery = time.Second
+
+// failed makes of an error what clients may know, and tells the operator the rest.
+func (r *Relay) failed(s *session, err error) error {
+	switch {
+	case errors.Is(err, stream.ErrOffline), errors.Is(err, stream.ErrClosing):
+		return err
+	case r.ctx.Err() != nil:
+		return stream.ErrClosing
+	case errors.Is(err, stream.ErrInUse): // published here meanwhile
+		return stream.ErrOffline
+	case errors.Is(err, context.Canceled): // nobody wants it any more
+		return context.Canceled
+	}
+	r.mu.Lock()
+	now, untold := time.Now(), r.untold
+	tell := now.Sub(r.warned) >= warnEvery
+	if tell {
+		r.warned, r.untold = now, 0
+	} else {
+		r.untold++
+	}
+	r.mu.Unlock()
+	if tell {
+		r.cfg.Log.Warn("can't get a stream from the node that has it", "stream", s.key, "node", s.src.Node, "addr", s.src.Addr, "error", err, "untold", untold)
+	}
+	return ErrUnreachable
 }
 
 // enter makes s the session of its stream, after the one before has ended: the hub has given that one up.

@@ -23,7 +23,8 @@ type session struct {
 
 	// These belong to Pull, then to run.
 	up    *upstream
-	found bool // the last look-up named a node
+	found bool   // the last look-up named a node
+	src   Source // which it was
 	epoch int64
 
 	last atomic.Int64 // when something came from upstream, Unix nanoseconds
@@ -33,7 +34,7 @@ type session struct {
 // attach finds the stream's node, takes the stream from it and publishes it to the hub.
 func (s *session) attach(ctx context.Context) error {
 	src, err := s.lookup(ctx)
-	s.found = err == nil
+	s.found, s.src = err == nil, src
 	if err != nil {
 		return err
 	}

@@ -2,27 +2,28 @@ package problem
 
 // Every code, with its HTTP status. docs/errors.md is made from this list.
 var (
-	BadRequest       = Code{"bad_request", 400, "The request can't be understood"}
-	BadName          = Code{"bad_name", 400, "The application or stream name is not allowed"}
-	BadSDP           = Code{"bad_sdp", 400, "The session description can't be used"}
-	BadCandidate     = Code{"bad_candidate", 400, "The ICE candidate can't be used"}
-	Unauthorized     = Code{"unauthorized", 401, "A valid token is needed"}
-	Forbidden        = Code{"forbidden", 403, "This is not allowed"}
-	NotFound         = Code{"not_found", 404, "There is nothing at this address"}
-	UnknownApp       = Code{"unknown_app", 404, "There is no such application"}
-	StreamOffline    = Code{"stream_offline", 404, "The stream is not live"}
-	NoSession        = Code{"no_session", 404, "There is no such session"}
-	MethodNotAllowed = Code{"method_not_allowed", 405, "The method is not allowed here"}
-	NoCodec          = Code{"no_codec", 406, "No codec in common"}
-	StreamInUse      = Code{"stream_in_use", 409, "Somebody else publishes this stream"}
-	WrongETag        = Code{"wrong_etag", 412, "The ICE session has changed"}
-	NeedETag         = Code{"need_etag", 428, "An If-Match header is needed"}
-	TooLarge         = Code{"too_large", 413, "The body is too large"}
-	WrongMedia       = Code{"wrong_media_type", 415, "The content type is not accepted"}
-	TooMany          = Code{"too_many_requests", 429, "Too many requests"}
-	Internal         = Code{"internal", 500, "Something went wrong on the server"}
-	NodeFull         = Code{"node_full", 503, "The server has no room for more"}
-	Draining         = Code{"draining", 503, "The server is about to stop"}
-	NoNode           = Code{"no_node", 503, "No node can take this request"}
-	Timeout          = Code{"timeout", 504, "It took too long"}
+	BadRequest        = Code{"bad_request", 400, "The request can't be understood"}
+	BadName           = Code{"bad_name", 400, "The application or stream name is not allowed"}
+	BadSDP            = Code{"bad_sdp", 400, "The session description can't be used"}
+	BadCandidate      = Code{"bad_candidate", 400, "The ICE candidate can't be used"}
+	Unauthorized      = Code{"unauthorized", 401, "A valid token is needed"}
+	Forbidden         = Code{"forbidden", 403, "This is not allowed"}
+	NotFound          = Code{"not_found", 404, "There is nothing at this address"}
+	UnknownApp        = Code{"unknown_app", 404, "There is no such application"}
+	StreamOffline     = Code{"stream_offline", 404, "The stream is not live"}
+	NoSession         = Code{"no_session", 404, "There is no such session"}
+	MethodNotAllowed  = Code{"method_not_allowed", 405, "The method is not allowed here"}
+	NoCodec           = Code{"no_codec", 406, "No codec in common"}
+	StreamInUse       = Code{"stream_in_use", 409, "Somebody else publishes this stream"}
+	WrongETag         = Code{"wrong_etag", 412, "The ICE session has changed"}
+	NeedETag          = Code{"need_etag", 428, "An If-Match header is needed"}
+	TooLarge          = Code{"too_large", 413, "The body is too large"}
+	WrongMedia        = Code{"wrong_media_type", 415, "The content type is not accepted"}
+	TooMany           = Code{"too_many_requests", 429, "Too many requests"}
+	Internal          = Code{"internal", 500, "Something went wrong on the server"}
+	NodeFull          = Code{"node_full", 503, "The server has no room for more"}
+	Draining          = Code{"draining", 503, "The server is about to stop"}
+	NoNode            = Code{"no_node", 503, "No node can take this request"}
+	OriginUnreachable = Code{"origin_unreachable", 503, "The server that has the stream can't be reached"}
+	Timeout           = Code{"timeout", 504, "It took too long"}
 )

@@ -3,7 +3,7 @@
 //
 // Locks: Handler.mu and socket.mu are never held together. Sessions' callbacks take socket.mu.
 //
-// Imports: media, stream, rtc, cluster, internal/auth, internal/problem, ingest/webrtc, egress/webrtc, signal.
+// Imports: media, stream, rtc, cluster, internal/auth, internal/problem, ingest/relay, ingest/webrtc, egress/webrtc, signal.
 package antmedia
 
 import (

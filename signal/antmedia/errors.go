@@ -6,6 +6,7 @@ import (
 
 	"sluice/cluster"
 	"sluice/egress/webrtc"
+	"sluice/ingest/relay"
 	"sluice/internal/auth"
 	"sluice/rtc"
 	"sluice/stream"
@@ -68,6 +69,8 @@ func refuse(err error) (r refusal, known bool) {
 		return refusal{notSetRemote, err.Error()}, true
 	case errors.Is(err, webrtc.ErrFull), errors.Is(err, stream.ErrClosing), errors.Is(err, rtc.ErrClosed):
 		return refusal{highResource, "this server takes no more; connect again"}, true
+	case errors.Is(err, relay.ErrUnreachable):
+		return refusal{highResource, "the stream's origin can't be reached; connect again"}, true
 	case errors.Is(err, context.DeadlineExceeded):
 		return refusal{publishTimeout, "it took too long"}, true
 	}
