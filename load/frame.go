@@ -26,6 +26,7 @@ type frame struct {
 	data    []byte    // as Matroska has it: length-prefixed for H.264 and H.265, OBUs for AV1
 	params  params
 	key     bool // a decoder can start here
+	resumed bool // the track's first one in another session
 	size    int  // bytes of RTP payload
 }
 

@@ -3,8 +3,10 @@ package load
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -23,16 +25,19 @@ type PlayConfig struct {
 	Insecure bool           // take any certificate
 	Roots    *x509.CertPool // certificates to trust; nil: the system's
 	Duration time.Duration  // from the first packet on; 0: until ctx ends
+	Wait     time.Duration  // for a stream that isn't live, and to come back when a session is lost; 0: neither
 	Out      string         // Matroska or WebM file to write, may be empty
 
 	Log      *slog.Logger
+	Waiting  func()          // once, when the stream isn't live and is waited for; may be nil
 	Progress func(PlayStats) // once a second, from one goroutine; may be nil
 }
 
 // PlayStats are a viewer's figures of the last second.
 type PlayStats struct {
 	Elapsed time.Duration `json:"elapsed"` // since the first packet
-	FPS     float64       `json:"fps"`
+	Video   bool          `json:"video"`   // there are pictures, not only sound
+	FPS     float64       `json:"fps"`     // pictures
 	Bitrate float64       `json:"bitrate"` // bit/s, all tracks
 	Frames  uint64        `json:"frames"`  // of video, in all
 	Lost    uint64        `json:"lost"`    // packets, in all
@@ -41,21 +46,25 @@ type PlayStats struct {
 }
 
 // Play watches a stream over WHEP as a browser would, and reports what it saw. It ends without an error
-// after Duration or when ctx ends. When the server ends the session the error is ErrEnded, and the
-// report tells of the time before.
+// after Duration or when ctx ends. When the server ends the session, and there is no other within Wait, the
+// error is ErrEnded, and the report tells of the time before.
 func Play(ctx context.Context, cfg PlayConfig) (PlayReport, error) {
 	cfg.Log = orDiscard(cfg.Log)
-	v := &viewer{cfg: cfg, began: time.Now(), media: make(chan struct{})}
-	client := NewClient(cfg.Token, cfg.Roots, cfg.Insecure)
-	defer client.Close()
+	v := &viewer{cfg: cfg, client: NewClient(cfg.Token, cfg.Roots, cfg.Insecure)}
+	defer v.client.Close()
+	m, err := viewerMedia()
+	if err != nil {
+		return PlayReport{URL: cfg.URL}, fmt.Errorf("register codecs: %w", err)
+	}
+	if v.api, err = newAPI(cfg.Log, m); err != nil {
+		return PlayReport{URL: cfg.URL}, err
+	}
 	if cfg.Out != "" {
-		var err error
 		if v.rec, err = newRecorder(cfg.Out); err != nil {
 			return PlayReport{URL: cfg.URL}, err
 		}
 	}
-	err := v.watch(ctx, client)
-	if err != nil {
+	if err = v.watch(ctx); err != nil {
 		err = fmt.Errorf("play %s: %w", cfg.URL, err)
 	}
 	report, rerr := v.finish()
@@ -65,91 +74,212 @@ func Play(ctx context.Context, cfg PlayConfig) (PlayReport, error) {
 	return report, err
 }
 
-// viewer is one WHEP session.
+// viewer watches a stream in one WHEP session after the other.
 type viewer struct {
-	cfg   PlayConfig
-	began time.Time
-	peer  *peer
-	media chan struct{} // closed with the first packet
+	cfg    PlayConfig
+	client *Client
+	api    *webrtc.API
 
 	mu        sync.Mutex // guards all below
 	tracks    []*reception
 	rec       *recorder
+	began     time.Time     // the request that was answered
+	waited    time.Duration // before it, for the stream
 	answered  time.Time
-	first     time.Time // packet
+	arrived   chan struct{} // closed with the session's first packet
+	flowing   bool          // it is closed
+	first     time.Time     // packet of all
 	ended     time.Time
 	live      bool // media was flowing until we ended it
+	again     int  // sessions after the first
 	asked     int  // key frames
 	previous  PlayStats
 	prevBytes uint64
 }
 
-// watch runs the session to its end.
-func (v *viewer) watch(ctx context.Context, client *Client) error {
-	m, err := viewerMedia()
-	if err != nil {
-		return fmt.Errorf("register codecs: %w", err)
-	}
-	api, err := newAPI(v.cfg.Log, m)
-	if err != nil {
-		return err
-	}
-	if v.peer, err = newPeer(api); err != nil {
-		return err
-	}
-	defer v.peer.close(ctx, v.cfg.Log)
-	v.peer.pc.OnTrack(v.receive)
-	for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeVideo, webrtc.RTPCodecTypeAudio} {
-		_, err := v.peer.pc.AddTransceiverFromKind(kind, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly})
-		if err != nil {
-			return fmt.Errorf("offer to receive %s: %w", kind, err)
+// watch goes from session to session until the end.
+func (v *viewer) watch(ctx context.Context) error {
+	s, err := v.await(ctx)
+	for err == nil {
+		err = v.follow(ctx, s)
+		v.mu.Lock()
+		v.ended, v.live = time.Now(), err == nil
+		v.mu.Unlock()
+		s.close(ctx, v.cfg.Log)
+		if err == nil {
+			return nil
+		}
+		if v.cfg.Wait > 0 && errors.Is(err, ErrEnded) {
+			s, err = v.comeBack(ctx, err)
+		}
+		if err == nil && s == nil { // its time was over meanwhile
+			return nil
 		}
 	}
-	if err := v.peer.open(ctx, client, v.cfg.URL); err != nil {
-		return err
-	}
-	promised := answered(v.peer.res.Answer, sdp.AttrKeySendOnly)
-	if len(promised) == 0 {
-		return fmt.Errorf("%w: the server's answer has no codec in common with us", ErrNoMedia)
-	}
-	v.mu.Lock()
-	v.answered = time.Now()
-	if v.rec != nil {
-		v.rec.want = len(promised)
-	}
-	v.mu.Unlock()
-	v.cfg.Log.Info("watching", "from", v.cfg.URL, "tracks", promised)
-	err = v.follow(ctx)
-	v.mu.Lock()
-	v.ended, v.live = time.Now(), err == nil
-	v.mu.Unlock()
 	return err
 }
 
-// follow waits for the first packet, and then for the end.
-func (v *viewer) follow(ctx context.Context) error {
-	end := time.NewTimer(mediaTimeout)
-	defer end.Stop()
+// await makes the first session. It waits for a stream that isn't live yet.
+func (v *viewer) await(ctx context.Context) (*peer, error) {
+	called := time.Now()
+	s, err := v.try(ctx, called.Add(v.cfg.Wait), func(err error) bool {
+		var r *Refused
+		if !errors.As(err, &r) || r.Code != "stream_offline" && r.Status != http.StatusServiceUnavailable {
+			return false
+		}
+		if v.waited == 0 && v.cfg.Waiting != nil {
+			v.cfg.Waiting()
+		}
+		v.waited = time.Since(called)
+		return true
+	})
+	if err == nil && v.waited > 0 {
+		v.waited = v.began.Sub(called)
+	}
+	return s, err
+}
+
+// comeBack makes another session after one that was lost, as a browser's page does. It returns
+// none, and no error, when the time to watch ends meanwhile.
+func (v *viewer) comeBack(ctx context.Context, lost error) (*peer, error) {
+	v.cfg.Log.Warn("the session is lost; coming back", "to", v.cfg.URL)
+	v.restart()
+	run, cancel := ctx, context.CancelFunc(func() {})
+	if v.cfg.Duration > 0 {
+		run, cancel = context.WithDeadline(ctx, v.first.Add(v.cfg.Duration))
+	}
+	defer cancel()
+	s, err := v.try(run, v.ended.Add(v.cfg.Wait), func(err error) bool {
+		var r *Refused
+		return !errors.As(err, &r) || r.Status != http.StatusUnauthorized && r.Status != http.StatusForbidden
+	})
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case err == nil:
+		v.again++
+		v.cfg.Log.Info("watching again", "from", v.cfg.URL, "after", time.Since(v.ended).Round(time.Millisecond))
+		return s, nil
+	case run.Err() != nil:
+		v.ended, v.live = time.Now(), true
+		return nil, nil
+	}
+	return nil, fmt.Errorf("%w; coming back for %s: %w", lost, v.cfg.Wait, err)
+}
+
+// restart makes the tracks ready for another session. No session runs.
+func (v *viewer) restart() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, r := range v.tracks {
+		r.order.flush(v.ended)
+	}
+	if v.rec != nil {
+		v.rec.restart()
+	}
+	for _, r := range v.tracks {
+		r.restart()
+	}
+}
+
+// How often to ask for a stream that isn't there; within that as the server wishes.
+const (
+	minAsk = 500 * time.Millisecond
+	maxAsk = 2 * time.Second
+)
+
+// try asks for a session until it has one, the limit has come, or an error is none to wait for.
+func (v *viewer) try(ctx context.Context, limit time.Time, wait func(error) bool) (*peer, error) {
+	for {
+		s, err := v.connect(ctx)
+		if err == nil {
+			return s, nil
+		}
+		left := time.Until(limit)
+		if ctx.Err() != nil || left <= 0 || !wait(err) {
+			return nil, err
+		}
+		pause := minAsk
+		if r := (*Refused)(nil); errors.As(err, &r) {
+			pause = min(max(r.RetryAfter, minAsk), maxAsk)
+		}
+		timer := time.NewTimer(min(pause, left))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, context.Cause(ctx)
+		case <-timer.C:
+		}
+	}
+}
+
+// connect makes a session.
+func (v *viewer) connect(ctx context.Context) (_ *peer, err error) {
+	s, err := newPeer(v.api)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.close(ctx, v.cfg.Log)
+		}
+	}()
+	v.mu.Lock()
+	v.arrived, v.flowing = make(chan struct{}), false
+	if v.answered.IsZero() {
+		v.began = time.Now()
+	}
+	v.mu.Unlock()
+	s.pc.OnTrack(func(track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) { v.receive(s, track, receiver) })
+	for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeVideo, webrtc.RTPCodecTypeAudio} {
+		_, err := s.pc.AddTransceiverFromKind(kind, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly})
+		if err != nil {
+			return nil, fmt.Errorf("offer to receive %s: %w", kind, err)
+		}
+	}
+	if err := s.open(ctx, v.client, v.cfg.URL); err != nil {
+		return nil, err
+	}
+	promised := answered(s.res.Answer, sdp.AttrKeySendOnly)
+	if len(promised) == 0 {
+		return nil, fmt.Errorf("%w: the server's answer has no codec in common with us", ErrNoMedia)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.answered.IsZero() {
+		v.answered = time.Now()
+		if v.rec != nil {
+			v.rec.want = len(promised)
+		}
+	}
+	v.cfg.Log.Info("watching", "from", v.cfg.URL, "tracks", promised)
+	return s, nil
+}
+
+// follow waits for a session's first packet, and then for its end or that of the time to watch.
+func (v *viewer) follow(ctx context.Context, s *peer) error {
+	silence := time.NewTimer(mediaTimeout)
+	defer silence.Stop()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	arrived := v.media
+	v.mu.Lock()
+	arrived := v.arrived
+	v.mu.Unlock()
+	end := v.end()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-v.peer.lost:
+		case <-s.lost:
 			return fmt.Errorf("%w: the server closed it, or can't be reached any more", ErrEnded)
 		case <-arrived:
 			arrived = nil
-			end.Stop()
-			if v.cfg.Duration > 0 {
-				end.Reset(v.cfg.Duration)
-			}
-		case <-end.C:
-			if arrived != nil {
-				return fmt.Errorf("%w: connected, but not a packet came in %s; does the publisher send?", ErrNoMedia, mediaTimeout)
-			}
+			silence.Stop()
+			end = v.end()
+		case <-end:
 			return nil
+		case <-silence.C:
+			return fmt.Errorf("%w: connected, but not a packet came in %s; does the publisher send?", ErrNoMedia, mediaTimeout)
 		case <-tick.C:
 			if v.cfg.Progress != nil && arrived == nil {
 				v.cfg.Progress(v.progress())
@@ -158,31 +288,30 @@ func (v *viewer) follow(ctx context.Context) error {
 	}
 }
 
-// receive reads a track until the session is closed. Pion calls it in a goroutine for each track.
-func (v *viewer) receive(track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
-	if !v.peer.enter() {
+// end comes when the stream has been watched for Duration.
+func (v *viewer) end() <-chan time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.cfg.Duration <= 0 || v.first.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(v.first.Add(v.cfg.Duration)))
+}
+
+// receive reads a track until its session is closed. Pion calls it in a goroutine for each track.
+func (v *viewer) receive(s *peer, track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
+	if !s.enter() {
 		return
 	}
-	defer v.peer.wg.Done()
+	defer s.wg.Done()
 	c := track.Codec()
 	_, name, _ := strings.Cut(c.MimeType, "/")
 	kind := media.Video
 	if track.Kind() == webrtc.RTPCodecTypeAudio {
 		kind = media.Audio
 	}
-	r := newReception(kind, name, c.ClockRate)
-	v.mu.Lock()
-	if v.rec != nil {
-		t := v.rec.add(kind, name, c.Channels, &r.clock)
-		r.onFrame = func(f frame, intact bool) {
-			if intact {
-				v.rec.write(t, f)
-			}
-		}
-	}
-	v.tracks = append(v.tracks, r)
-	v.mu.Unlock()
-	v.peer.wg.Go(func() { v.reports(track, receiver, r) })
+	r := v.reception(kind, name, c)
+	s.wg.Go(func() { v.reports(track, receiver, r) })
 	for {
 		pkt, _, err := track.ReadRTP()
 		if err != nil {
@@ -192,7 +321,10 @@ func (v *viewer) receive(track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver
 		v.mu.Lock()
 		if v.first.IsZero() {
 			v.first = now
-			close(v.media)
+		}
+		if !v.flowing {
+			v.flowing = true
+			close(v.arrived)
 		}
 		r.packet(pkt, now)
 		ask := r.wantsKey(now)
@@ -201,9 +333,31 @@ func (v *viewer) receive(track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver
 		}
 		v.mu.Unlock()
 		if ask { // a failure is one of a session that ends
-			_ = v.peer.pc.WriteRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: uint32(track.SSRC())}})
+			_ = s.pc.WriteRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: uint32(track.SSRC())}})
 		}
 	}
+}
+
+// reception is of a track, that may go on from a session before.
+func (v *viewer) reception(kind media.Kind, codec string, c webrtc.RTPCodecParameters) *reception {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, r := range v.tracks {
+		if r.kind == kind && r.codec == codec && r.clock.rate == int64(c.ClockRate) {
+			return r
+		}
+	}
+	r := newReception(kind, codec, c.ClockRate)
+	if v.rec != nil {
+		t := v.rec.add(kind, codec, c.Channels, &r.clock)
+		r.onFrame = func(f frame, intact bool) {
+			if intact {
+				v.rec.write(t, f)
+			}
+		}
+	}
+	v.tracks = append(v.tracks, r)
+	return r
 }
 
 // reports reads what the server says about a track until the session is closed.
@@ -232,8 +386,11 @@ func (v *viewer) progress() PlayStats {
 	for _, r := range v.tracks {
 		bytes += r.bytes
 		s.Lost += r.order.lost
+		if r.kind == media.Video {
+			s.Video, s.Frames = true, r.complete
+		}
 		if r.kind == media.Video || len(v.tracks) == 1 {
-			s.Frames, s.Freezes, s.Latency = r.complete, r.freezes, Millis(r.recent.Quantile(0.5))
+			s.Freezes, s.Latency = r.freezes, Millis(r.recent.Quantile(0.5))
 			r.recent = Histogram{}
 		}
 	}
@@ -249,7 +406,7 @@ func (v *viewer) progress() PlayStats {
 func (v *viewer) finish() (PlayReport, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	rep := PlayReport{URL: v.cfg.URL}
+	rep := PlayReport{URL: v.cfg.URL, Waited: Millis(v.waited), Reconnections: v.again}
 	since := func(t time.Time) Millis {
 		if t.IsZero() {
 			return 0
@@ -268,7 +425,7 @@ func (v *viewer) finish() (PlayReport, error) {
 		} else {
 			rep.Audio = s
 		}
-		if r.kind == media.Video || rep.FirstFrame == 0 && len(v.tracks) == 1 {
+		if r.kind == media.Video {
 			rep.FirstFrame = since(r.firstKey)
 		}
 	}

@@ -25,9 +25,12 @@ type reception struct {
 	frames  assembler
 	onFrame func(f frame, intact bool) // intact: no frame is missing since the last key frame
 
-	firstPacket, firstKey time.Time
+	firstPacket, firstKey time.Time // packet: of the session
 	packets, bytes        uint64
 	complete, keys        uint64
+	undecodable           uint64 // complete, and before a session's first key frame
+	started               bool   // the session's first key frame is there
+	resumed               bool   // the next frame is another session's first one
 	params                params
 
 	first, last time.Time // arrivals of complete frames
@@ -75,7 +78,7 @@ func newReception(kind media.Kind, codec string, rate uint32) *reception {
 
 // packet takes a packet as it comes, and keeps it.
 func (r *reception) packet(pkt *rtp.Packet, now time.Time) {
-	if r.packets == 0 {
+	if r.firstPacket.IsZero() {
 		r.firstPacket = now
 	}
 	r.packets++
@@ -92,7 +95,21 @@ func (r *reception) report(sr *rtcp.SenderReport) {
 	r.pending = nil
 }
 
+// restart makes it ready for another session, whose numbers, timestamps and clock are its own.
+func (r *reception) restart() {
+	r.order = reorder{out: r.order.out, lost: r.order.lost, late: r.order.late, repeated: r.order.repeated}
+	r.frames.packets, r.frames.broken = nil, false
+	r.clock, r.pending = wallClock{rate: r.clock.rate}, nil
+	r.firstPacket, r.asked = time.Time{}, time.Time{}
+	r.started, r.resumed, r.needKey = false, true, r.kind == media.Video
+}
+
 func (r *reception) frame(f frame) {
+	if r.kind == media.Video && !r.started && !f.key {
+		r.undecodable++
+		return
+	}
+	r.started = true
 	if r.complete > 0 {
 		r.gap(f)
 	} else {
@@ -127,6 +144,10 @@ func (r *reception) frame(f frame) {
 // gap looks at the time since the last complete frame.
 func (r *reception) gap(f frame) {
 	r.pause(f.arrived.Sub(r.last))
+	if r.resumed { // another numbering
+		r.resumed = false
+		return
+	}
 	step := int64(int32(f.rtp - r.lastRTP))
 	pace := time.Duration(step * int64(time.Second) / r.clock.rate)
 	if pace <= 0 || pace > 10*time.Second {
@@ -172,7 +193,7 @@ func (r *reception) measure(a arrival) {
 // half a second after the first packet when none came by itself; not more than twice a second.
 func (r *reception) wantsKey(now time.Time) bool {
 	const often = 500 * time.Millisecond
-	if !r.needKey || r.packets == 0 || now.Sub(r.asked) < often || r.keys == 0 && now.Sub(r.firstPacket) < often {
+	if !r.needKey || r.packets == 0 || now.Sub(r.asked) < often || !r.started && now.Sub(r.firstPacket) < often {
 		return false
 	}
 	r.asked = now
@@ -190,7 +211,7 @@ func (r *reception) finish(now time.Time, live bool) {
 
 func (r *reception) stats() *TrackStats {
 	s := &TrackStats{Codec: r.codec, Width: r.params.width, Height: r.params.height,
-		Frames: r.complete, Damaged: r.frames.damaged,
+		Frames: r.complete, Undecodable: r.undecodable, Damaged: r.frames.damaged,
 		Packets: r.packets, Bytes: r.bytes, Lost: r.order.lost, Late: r.order.late, Repeated: r.order.repeated,
 		Freezes: r.freezes, Frozen: Millis(r.frozen), LongestGap: Millis(r.longest)}
 	if r.kind == media.Video {

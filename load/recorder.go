@@ -40,7 +40,9 @@ type recordTrack struct {
 	first   *frame // with which the track begins
 	base    time.Duration
 	lastRTP uint32
-	elapsed int64 // of RTP timestamps since first, without wrapping
+	last    time.Time // arrival
+	resumed bool      // the next frame is another session's first one
+	elapsed int64     // of RTP timestamps since first, without wrapping
 }
 
 type queuedFrame struct {
@@ -68,6 +70,7 @@ func (r *recorder) write(t *recordTrack, f frame) {
 	if r.err != nil {
 		return
 	}
+	f.resumed, t.resumed = t.resumed, false
 	if r.file != nil {
 		r.err = r.writeOut(t, f)
 		return
@@ -148,13 +151,27 @@ func (r *recorder) writeOut(t *recordTrack, f frame) error {
 	if t.number < 0 {
 		return nil // came after the header was written
 	}
-	t.elapsed += int64(int32(f.rtp - t.lastRTP))
-	t.lastRTP = f.rtp
+	step := int64(int32(f.rtp - t.lastRTP))
+	if f.resumed { // its timestamps say nothing about the time since
+		step = int64(f.arrived.Sub(t.last).Seconds() * float64(t.clock.rate))
+	}
+	t.elapsed += step
+	t.lastRTP, t.last = f.rtp, f.arrived
 	at := t.base + time.Duration(t.elapsed*1_000_000/t.clock.rate)*time.Microsecond
 	if at < 0 {
 		return nil // sound from before the first picture
 	}
 	return r.file.write(t.number, at, f.key, t.kind == media.Video, f.data)
+}
+
+// restart: the tracks go on in another session. What is queued has the times of this one.
+func (r *recorder) restart() {
+	if r.err == nil && r.file == nil && len(r.queue) > 0 {
+		r.err = r.begin()
+	}
+	for _, t := range r.tracks {
+		t.resumed = true
+	}
 }
 
 // finish completes the file. A file without a frame is removed, which is an error.

@@ -31,40 +31,43 @@ func (m Millis) String() string {
 	return fmt.Sprintf("%.1f ms", float64(m)/float64(time.Millisecond))
 }
 
-// PlayReport is what a viewer has seen. Times to something count from the start of Play.
+// PlayReport is what a viewer has seen. Times to something count from the request that was answered.
 type PlayReport struct {
 	URL         string `json:"url"`
+	Waited      Millis `json:"waitedMs"`      // for a stream that was not live, before all else
 	Duration    Millis `json:"durationMs"`    // from the first packet to the end
 	Answered    Millis `json:"answeredMs"`    // until media could flow: request, ICE and DTLS
 	FirstPacket Millis `json:"firstPacketMs"` // 0: none came
-	FirstFrame  Millis `json:"firstFrameMs"`  // until the first key frame was complete, 0: never
+	FirstFrame  Millis `json:"firstFrameMs"`  // until the first picture that is a key frame was complete, 0: never
 
 	Video *TrackStats `json:"video,omitempty"`
 	Audio *TrackStats `json:"audio,omitempty"`
 
+	Reconnections    int    `json:"reconnections"` // sessions after the first, that was lost
 	KeyFrameRequests int    `json:"keyFrameRequests"`
 	Out              string `json:"out,omitempty"` // the file that was written
 }
 
 // TrackStats are the figures of a track. Frames of sound are its packets.
 type TrackStats struct {
-	Codec      string  `json:"codec"`
-	Width      int     `json:"width,omitempty"`
-	Height     int     `json:"height,omitempty"`
-	Frames     uint64  `json:"frames"`              // complete ones
-	KeyFrames  uint64  `json:"keyFrames,omitempty"` // of them
-	Damaged    uint64  `json:"damagedFrames"`       // with packets that never came
-	FPS        float64 `json:"fps"`                 // from a quarter of a second after the first frame on, like Bitrate
-	Bitrate    float64 `json:"bitrate"`             // bit/s of payload
-	Packets    uint64  `json:"packets"`
-	Bytes      uint64  `json:"bytes"`
-	Lost       uint64  `json:"lost"`     // packets that never came, or after more than 250 ms
-	Late       uint64  `json:"late"`     // packets that came after later ones: reordered, or sent again
-	Repeated   uint64  `json:"repeated"` // packets that came twice, or too late
-	Freezes    int     `json:"freezes"`  // pauses of more than 200 ms and of three frames
-	Frozen     Millis  `json:"frozenMs"`
-	LongestGap Millis  `json:"longestGapMs"` // between complete frames
-	Latency    Latency `json:"latency"`
+	Codec       string  `json:"codec"`
+	Width       int     `json:"width,omitempty"`
+	Height      int     `json:"height,omitempty"`
+	Frames      uint64  `json:"frames"`              // complete ones
+	KeyFrames   uint64  `json:"keyFrames,omitempty"` // of them
+	Undecodable uint64  `json:"undecodableFrames"`   // complete, but before a session's first key frame; not in Frames
+	Damaged     uint64  `json:"damagedFrames"`       // with packets that never came
+	FPS         float64 `json:"fps"`                 // from a quarter of a second after the first frame on, like Bitrate
+	Bitrate     float64 `json:"bitrate"`             // bit/s of payload
+	Packets     uint64  `json:"packets"`
+	Bytes       uint64  `json:"bytes"`
+	Lost        uint64  `json:"lost"`     // packets that never came, or after more than 250 ms
+	Late        uint64  `json:"late"`     // packets that came after later ones: reordered, or sent again
+	Repeated    uint64  `json:"repeated"` // packets that came twice, or too late
+	Freezes     int     `json:"freezes"`  // pauses of more than 200 ms and of three frames
+	Frozen      Millis  `json:"frozenMs"`
+	LongestGap  Millis  `json:"longestGapMs"` // between complete frames
+	Latency     Latency `json:"latency"`
 }
 
 // Latency is from capture to arrival of a frame's last packet, of the frames that were captured during the session.
@@ -87,16 +90,29 @@ func (r PlayReport) String() string {
 		fmt.Fprintf(w, "%s\t"+format+"\n", append([]any{name}, a...)...)
 	}
 	row("played", "%s of %s", r.Duration, r.URL)
+	if r.Waited > 0 {
+		row("waited", "%s for the stream to start", r.Waited)
+	}
+	if r.Reconnections > 0 {
+		row("reconnections", "%d", r.Reconnections)
+	}
 	row("connected after", "%s", r.Answered)
 	if r.FirstPacket > 0 {
 		row("first packet after", "%s", r.FirstPacket)
 	}
 	if r.FirstFrame > 0 {
-		row("first frame after", "%s", r.FirstFrame)
+		row("first picture after", "%s", r.FirstFrame)
 	}
 	if v := r.Video; v != nil {
-		row("video", "%s %dx%d, %.2f frames/s, %s", v.Codec, v.Width, v.Height, v.FPS, bitrate(v.Bitrate))
+		if v.Frames > 0 {
+			row("video", "%s %dx%d, %.2f frames/s, %s", v.Codec, v.Width, v.Height, v.FPS, bitrate(v.Bitrate))
+		} else {
+			row("video", "%s, nothing to see: no key frame came", v.Codec)
+		}
 		row("  frames", "%d complete, %d of them key frames, %d damaged", v.Frames, v.KeyFrames, v.Damaged)
+		if v.Undecodable > 0 {
+			row("  before a key frame", "%d, that can't be decoded", v.Undecodable)
+		}
 		v.rows(row)
 		row("  key frames asked for", "%d", r.KeyFrameRequests)
 	}

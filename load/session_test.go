@@ -336,10 +336,8 @@ func TestPlayTellsThatTheServerEndedTheSession(t *testing.T) {
 	defer func() { stop(); <-over }()
 	s.waitPublished(ctx, t, over)
 	rep, err := Play(ctx, PlayConfig{URL: s.url("whep"), Insecure: true, Progress: func(p PlayStats) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for pc := range s.viewers {
-			_ = pc.Close()
+		if p.Frames > 0 {
+			s.dropViewers()
 		}
 	}})
 	if !errors.Is(err, ErrEnded) {

@@ -255,6 +255,15 @@ func (s *sfu) dropPublisher() {
 	_ = pc.Close()
 }
 
+// dropViewers ends all viewers' sessions as an edge does that stops.
+func (s *sfu) dropViewers() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for pc := range s.viewers {
+		_ = pc.Close()
+	}
+}
+
 func (s *sfu) url(way string) string { return s.URL + "/live/" + way + "/s" }
 
 // waitPublished waits for a publisher's media.

@@ -13,8 +13,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // The largest body that is read from a server, in bytes. An answer of two tracks with
@@ -54,6 +56,8 @@ type Refused struct {
 	Code   string // such as "stream_offline"
 	Title  string
 	Detail string
+
+	RetryAfter time.Duration // what the server wishes; 0: it says nothing
 }
 
 // Error says what the server said and what to do about it, in one line.
@@ -196,6 +200,10 @@ func isCertificate(err error) bool {
 // refused reads a problem (RFC 9457 §3), or what else a proxy in between may have said.
 func refused(resp *http.Response, body []byte) error {
 	r := &Refused{Status: resp.StatusCode}
+	// Only seconds: servers of ours send no dates (RFC 9110 §10.2.3).
+	if s, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16); err == nil {
+		r.RetryAfter = time.Duration(s) * time.Second
+	}
 	mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	switch mt {
 	case "application/problem+json", "application/json":

@@ -129,6 +129,7 @@ type playCmd struct {
 	target   `embed:""`
 	From     string        `arg:"" optional:"" default:"live/stream1" help:"APP/STREAM of the cluster that runs here, or the URL of a WHEP endpoint."`
 	Duration time.Duration `help:"Watch so long; 0: until Ctrl-C." default:"0s"`
+	Wait     time.Duration `help:"For a stream that isn't live, and to come back when the session is lost; 0: neither." default:"10s"`
 	Out      string        `help:"Matroska file to write (WebM for VP8, VP9 and AV1)." placeholder:"FILE"`
 	JSON     bool          `name:"json" help:"Print the report as JSON."`
 }
@@ -141,10 +142,11 @@ func (c *playCmd) Run(p *process, top *cli) error {
 	}
 	fmt.Fprintf(p.err, "watching %s (Ctrl-C ends it)\n", url)
 	report, err := load.Play(p.ctx, load.PlayConfig{
-		URL: url, Token: c.Token, Insecure: c.Insecure, Roots: roots, Duration: c.Duration, Out: c.Out, Log: newLog(p.err, c.log()),
+		URL: url, Token: c.Token, Insecure: c.Insecure, Roots: roots, Duration: c.Duration, Wait: c.Wait, Out: c.Out, Log: newLog(p.err, c.log()),
+		Waiting: func() { fmt.Fprintf(p.err, "waiting for %s to start\n", c.From) },
 		Progress: func(s load.PlayStats) {
-			fmt.Fprintf(p.err, "%6s  %5.1f frames/s  %6.0f kbit/s  %d lost  latency %s\n",
-				s.Elapsed.Round(time.Second), s.FPS, s.Bitrate/1000, s.Lost, s.Latency)
+			fmt.Fprintf(p.err, "%6s  %s  %6.0f kbit/s  %d lost  latency %s\n",
+				s.Elapsed.Round(time.Second), pace(s.Video, s.FPS), s.Bitrate/1000, s.Lost, s.Latency)
 		},
 	})
 	if err != nil && report.FirstPacket == 0 {
