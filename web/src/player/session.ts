@@ -8,7 +8,9 @@ import type { WatchSession } from './watcher.js';
 /** Media that stays away this long ends a session: before the first picture, and after it (ms). */
 const FIRST_MEDIA_LIMIT = 8000;
 const STALL_LIMIT = 3000;
-const POLL_EVERY = 1000;
+const POLL_EVERY = 500;
+/** Figures are shown every so many polls: numbers that change faster can't be read. */
+const FIGURES_EVERY = 2;
 
 export interface SessionOptions {
   endpoint: string;
@@ -59,6 +61,8 @@ class PlaySession implements WatchSession {
   private readonly timer: ReturnType<typeof setInterval>;
   private readonly stall = new StallDetector();
   private prev: Sample | undefined;
+  private polls = 0;
+  private polled = 0; // bytes
   private first!: () => void;
   private over!: (why: Problem) => void;
   private playing = false;
@@ -95,7 +99,9 @@ class PlaySession implements WatchSession {
     const still = this.stall.feed(now.bytes);
     if (still >= (now.bytes > 0 ? STALL_LIMIT : FIRST_MEDIA_LIMIT)) this.over(new Problem('no_media', 'no media arrives'));
     // Sound alone never makes a frame, and a paused element or a hidden page shows none.
-    if (!this.playing && this.prev !== undefined && this.prev.bytes > 0 && now.bytes > this.prev.bytes) this.begin();
+    if (!this.playing && this.polled > 0 && this.polled < now.bytes) this.begin();
+    this.polled = now.bytes;
+    if (this.polls++ % FIGURES_EVERY !== 0) return;
     if (this.prev !== undefined) this.o.onFigures(figuresOf(entries, this.prev, now));
     this.prev = now;
   }
