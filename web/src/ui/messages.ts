@@ -32,6 +32,7 @@ const SHARED: Record<string, Message> = {
   node_full: { title: 'The server is full', hint: 'There is no room right now. This page tries again in a moment.' },
   draining: { title: 'The server is about to stop', hint: 'This page moves to another one.' },
   no_node: { title: 'No server is free', hint: 'None can take this right now. This page tries again in a moment.' },
+  origin_unreachable: { title: 'The stream can’t be reached', hint: 'The server that has it does not answer. This page tries again by itself.' },
   timeout: { title: 'The server took too long', hint: 'This page tries again by itself.' },
 };
 

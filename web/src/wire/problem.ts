@@ -69,6 +69,6 @@ export function isPassing(code: string): boolean {
 }
 
 const PASSING: ReadonlySet<string> = new Set([
-  'unreachable', 'no_media', 'node_full', 'draining', 'no_node', 'too_many_requests', 'internal', 'timeout',
+  'unreachable', 'no_media', 'node_full', 'draining', 'no_node', 'origin_unreachable', 'too_many_requests', 'internal', 'timeout',
   'no_session', 'wrong_etag',
 ]);
