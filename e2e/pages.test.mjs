@@ -96,9 +96,17 @@ describe('pages', { timeout: 240_000 }, () => {
       }
     }
 
+    await inn.evaluate(() => {
+      window.seen = [];
+      new MutationObserver(() => window.seen.push(document.body.dataset.state)).observe(document.body, { attributeFilter: ['data-state'] });
+    });
     await part(out, 'stop').click();
     await inState(out, 'idle');
-    await inState(inn, 'waiting');
+    const stopped = Date.now();
+    await inState(inn, 'waiting', 5000);
+    t.diagnostic(`the player waits ${Date.now() - stopped} ms after the stop`);
+    assert.match(await part(inn, 'notice-title').innerText(), /has ended/);
+    assert.deepEqual((await inn.evaluate(() => window.seen)).filter((s) => s === 'live'), [], 'live after the stop');
     await part(out, 'start').click();
     await inState(out, 'live');
     await inState(inn, 'live');
@@ -119,6 +127,59 @@ describe('pages', { timeout: 240_000 }, () => {
     await out.context().close();
     await inn.context().close();
   });
+
+  test('a publisher who closes the page is gone at once', async (t) => {
+    const out = await publish('left');
+    const inn = await player('left');
+    await shows(inn);
+    await out.goto('about:blank');
+    const left = Date.now();
+    await inState(inn, 'waiting', 5000);
+    t.diagnostic(`the player waits ${Date.now() - left} ms after the page was left`);
+    await out.context().close();
+    await inn.context().close();
+  });
+
+  for (const [what, id] of [['leads elsewhere', '../x'], ['is too long', 'a'.repeat(129)], ['is not ASCII', 'flüsse'], ['is hidden', '.x']]) {
+    test(`a name that ${what} is refused when the page opens`, async () => {
+      const query = `?id=${encodeURIComponent(id)}`;
+      const out = await open(`${cluster.publish}/live/${query}`);
+      await until('a message', () => part(out, 'message').isVisible());
+      assert.match(await part(out, 'message').innerText(), /name is not allowed.*letters, digits/is);
+      assert.ok(await part(out, 'start').isDisabled(), 'Start can be pressed');
+      await part(out, 'stream-id').fill('good');
+      assert.ok(await part(out, 'start').isEnabled(), 'Start cannot be pressed');
+      assert.ok(await part(out, 'message').isHidden(), 'the message stays');
+      for (const page of ['player.html', 'play.html']) {
+        const inn = await open(`${cluster.play}/live/${page}${query}`);
+        await inState(inn, 'error');
+        assert.match(await part(inn, 'notice').innerText(), /name is not allowed/i);
+        assert.ok(await part(inn, 'retry').isHidden(), 'it offers to try the same name again');
+        await inn.context().close();
+      }
+      await out.context().close();
+    });
+  }
+
+  for (const width of [1000, 1180, 1240, 1300]) {
+    test(`the figures can be read at ${width} pixels`, async () => {
+      const out = await publish('tiles', { look: { viewport: { width, height: 760 } } });
+      await until('figures', async () => /\d/.test(await part(out, 'stat-rtt').innerText()));
+      if (width === 1180) {
+        await screenshot(out, 'publish-1180');
+      }
+      // The widest that they get, not only what they are now.
+      const cut = await out.evaluate((widest) => Object.entries(widest).flatMap(([name, text]) => {
+        const dd = document.querySelector(`[data-testid=stat-${name}]`);
+        dd.textContent = text;
+        return dd.scrollWidth > dd.clientWidth ? [`${name}: ${dd.scrollWidth} in ${dd.clientWidth}`] : [];
+      }), { resolution: '1920\u200a×\u200a1080', fps: '60 fps', bitrate: '12.34 Mbit/s', rtt: '1234 ms', loss: '12.3 %', codec: 'H264' });
+      assert.deepEqual(cut, []);
+      await part(out, 'stop').click();
+      await inState(out, 'idle');
+      await out.context().close();
+    });
+  }
 
   test('a second publisher is told', async () => {
     const out = await publish('taken');
