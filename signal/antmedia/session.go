@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/ingest/relay"
 	"sluice/internal/auth"
 	"sluice/media"
 	"sluice/rtc"
@@ -90,7 +91,7 @@ func (x *session) begin() {
 		return
 	}
 	leg, offer, err := x.h.cfg.Player.Offer(x.ctx, x.request())
-	if errors.Is(err, stream.ErrOffline) {
+	if errors.Is(err, stream.ErrOffline) || errors.Is(err, relay.ErrUnreachable) { // of a stream whose origin died somebody else may be the origin soon
 		x.wait()
 		return
 	}
