@@ -222,7 +222,7 @@ func TestReportAsTableAndJSON(t *testing.T) {
 			Latency: Latency{Frames: 300, P50: Millis(23400 * time.Microsecond)}},
 		Audio: &TrackStats{Codec: "opus", Bitrate: 96_000}}
 	table := rep.String()
-	for _, want := range []string{"first frame after", "1.23 s", "H264 1280x720, 29.97 frames/s, 2.50 Mbit/s", "1 lost (0.50 %)", "p50 23.4 ms",
+	for _, want := range []string{"first picture after", "1.23 s", "H264 1280x720, 29.97 frames/s, 2.50 Mbit/s", "1 lost (0.50 %)", "p50 23.4 ms",
 		"opus, 96 kbit/s", "unknown: the server sent no sender reports", "out.mkv"} {
 		if !strings.Contains(table, want) {
 			t.Errorf("the table does not say %q:\n%s", want, table)
