@@ -278,6 +278,7 @@ func (h *handshake) close() {
 			if conn, err = dtls.Resume(state, last, h.peer, e.dtlsConfig(nil)); err != nil {
 				return
 			}
+			_ = conn.Handshake() // it has been made; without it Close says nothing
 		}
 		_ = conn.Close()
 		_ = h.pipe.Close()

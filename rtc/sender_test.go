@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -255,6 +256,38 @@ func TestViewerGetsAnotherAddress(t *testing.T) {
 		<-w.packets
 	}
 	await(t, w.packets, "media at the new address")
+}
+
+// Both sides say goodbye, and are believed at once.
+func TestGoodbyes(t *testing.T) {
+	e := listen(t)
+	for _, c := range []string{"ours", "theirs"} {
+		t.Run(c, func(t *testing.T) {
+			g := e.NewGroup([]media.Track{h264})
+			gone := make(chan error, 1)
+			w, v := watch(t, g, newPath(t, nil), SenderOptions{Events: Events{OnClosed: func(err error) { gone <- err }}})
+			g.Join(v, nil)
+			over := make(chan struct{}, 8)
+			w.pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
+				if s == webrtc.PeerConnectionStateClosed {
+					over <- struct{}{}
+				}
+			})
+			begin := time.Now()
+			if c == "ours" {
+				v.Close()
+				await(t, over, "the end at the peer")
+			} else {
+				_ = w.pc.Close()
+				if err := await(t, gone, "the end at our side"); !errors.Is(err, ErrLeft) {
+					t.Errorf("ended with %v", err)
+				}
+			}
+			if took := time.Since(begin); took > 3*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
 }
 
 func TestStrangersChangeNothing(t *testing.T) {
