@@ -62,9 +62,9 @@ type handshake struct {
 	flight [][]byte // our last flight
 	done   bool     // the keys are there
 	state  *dtls.State
-	conn   *dtls.Conn // as long as it runs
-	muted  bool       // what it writes is not sent
-	again  time.Time  // when the last flight was sent again, or an alert was looked at
+	conn   *dtls.Conn   // as long as it runs
+	muted  bool         // what it writes is not sent
+	again  [2]time.Time // when the last flight was sent again, and when an alert was looked at
 }
 
 // dtlsPacket has a datagram of DTLS.
@@ -136,11 +136,15 @@ func (h *handshake) packet(b []byte, from netip.AddrPort) {
 		h.pipe.push(b, from)
 		return
 	}
-	if time.Since(h.again) < 50*time.Millisecond {
+	last := &h.again[0]
+	if b[0] == recordAlert {
+		last = &h.again[1]
+	}
+	if time.Since(*last) < 50*time.Millisecond {
 		h.mu.Unlock()
 		return
 	}
-	h.again = time.Now()
+	*last = time.Now()
 	flight, state := h.flight, h.state
 	h.mu.Unlock()
 	switch b[0] {

@@ -267,6 +267,18 @@ func TestGoodbyes(t *testing.T) {
 			gone := make(chan error, 1)
 			w, v := watch(t, g, newPath(t, nil), SenderOptions{Events: Events{OnClosed: func(err error) { gone <- err }}})
 			g.Join(v, nil)
+			frame := media.NewBurst(0, 0)
+			frame.Append(1, true, []byte{0x65, 1})
+			for range 100 { // until the peer has made its part of the handshake
+				g.Send(frame)
+				select {
+				case <-w.packets:
+				case <-time.After(20 * time.Millisecond):
+					continue
+				}
+				break
+			}
+			frame.Release()
 			over := make(chan struct{}, 8)
 			w.pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
 				if s == webrtc.PeerConnectionStateClosed {
