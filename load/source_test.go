@@ -43,7 +43,7 @@ func TestPublishLoop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v := rep.Video; v == nil || v.Frames < 50 || v.FPS < 15 || v.FPS > 40 || v.LongestGap > Millis(time.Second) {
+	if v := rep.Video; v == nil || v.Frames+v.Undecodable < 80 || v.Frames < 25 || v.FPS < 15 || v.FPS > 40 || v.LongestGap > Millis(time.Second) {
 		t.Errorf("four seconds of a file of one second: %+v", v)
 	}
 	if a := rep.Audio; a == nil || a.Frames < 120 || a.LongestGap > Millis(time.Second) {
