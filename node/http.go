@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"time"
 
-	"sluice/cluster"
 	inrtc "sluice/ingest/webrtc"
 	"sluice/internal/clientip"
 	"sluice/internal/problem"
@@ -83,6 +82,3 @@ func (n *Node) noPublishing(w http.ResponseWriter, r *http.Request) {
 	}
 	problem.New(problem.Forbidden, "this node is an edge; publish on an origin, which is behind the gateway's publish port").Write(w)
 }
-
-// Role is what the node opens.
-func (n *Node) Role() cluster.Role { return n.role }

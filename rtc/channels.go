@@ -16,14 +16,25 @@ const maxBuffered = 1 << 20
 type channels struct {
 	onMessage func(media.Message)
 
-	mu      sync.Mutex
-	open    *webrtc.DataChannel
-	dropped uint64
-	closed  bool
+	mu     sync.Mutex
+	open   *webrtc.DataChannel
+	taken  int
+	closed bool
 }
 
-// add takes a channel from either side.
+// maxChannels is how many data channels of a peer are taken; each costs a buffer.
+const maxChannels = 8
+
+// add takes a channel of the peer.
 func (c *channels) add(d *webrtc.DataChannel) {
+	c.mu.Lock()
+	c.taken++
+	full := c.taken > maxChannels
+	c.mu.Unlock()
+	if full {
+		_ = d.Close()
+		return
+	}
 	d.OnOpen(func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -46,7 +57,6 @@ func (c *channels) send(m media.Message) {
 	c.mu.Lock()
 	d := c.open
 	if d == nil || c.closed || d.BufferedAmount()+uint64(len(m.Data)) > maxBuffered {
-		c.dropped++
 		c.mu.Unlock()
 		return
 	}

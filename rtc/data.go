@@ -42,10 +42,14 @@ func (v *Sender) runData(conn *dtls.Conn) {
 			reading.Go(func() { v.readChannel(d) })
 		}
 	}
-	for {
+	for taken := 0; ; {
 		d, err := datachannel.Accept(association, &datachannel.Config{LoggerFactory: v.group.endpoint.logging}, own...)
 		if err != nil {
 			break
+		}
+		if taken++; taken > maxChannels {
+			_ = d.Close()
+			continue
 		}
 		v.sctp.open(d)
 		reading.Go(func() { v.readChannel(d) })
@@ -74,7 +78,6 @@ func (v *Sender) readChannel(d *datachannel.DataChannel) {
 type outlet struct {
 	mu      sync.Mutex
 	channel *datachannel.DataChannel
-	Dropped uint64
 }
 
 func (o *outlet) open(d *datachannel.DataChannel) {
@@ -88,7 +91,6 @@ func (o *outlet) send(m media.Message) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.channel == nil || o.channel.BufferedAmount()+uint64(len(m.Data)) > maxBuffered {
-		o.Dropped++
 		return
 	}
 	_, _ = o.channel.WriteDataChannel(m.Data, !m.Binary) // a channel that closes meanwhile takes the session with it

@@ -192,8 +192,11 @@ func releaseItems(items []item) {
 
 // ring keeps the packets sent last, so that any viewer of the lane can have one again (RFC 4585 §6.2.1).
 type ring struct {
-	packets [1024]kept // about three seconds of 2.5 Mbit/s
+	packets [ringSize]kept
 }
+
+// ringSize is how many packets are kept: about three seconds of 2.5 Mbit/s.
+const ringSize = 1024
 
 type kept struct {
 	burst *media.Burst // nil: nothing
@@ -202,7 +205,7 @@ type kept struct {
 }
 
 func (r *ring) add(seq uint16, b *media.Burst, index int) {
-	k := &r.packets[seq%uint16(len(r.packets))]
+	k := &r.packets[seq%ringSize]
 	if k.burst != nil {
 		k.burst.Release()
 	}
@@ -210,7 +213,7 @@ func (r *ring) add(seq uint16, b *media.Burst, index int) {
 }
 
 func (r *ring) get(seq uint16) (*media.Burst, int) {
-	k := &r.packets[seq%uint16(len(r.packets))]
+	k := &r.packets[seq%ringSize]
 	if k.burst == nil || k.seq != seq {
 		return nil, 0
 	}

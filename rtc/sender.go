@@ -63,7 +63,7 @@ type Sender struct {
 	seal    *sealer
 	tracks  []outTrack // by index of the stream's tracks
 	waiting []item     // packets that the path has not been given yet
-	caught  []stamped  // timestamps given to the past, as long as it may be asked for again
+	caught  []stamped  // timestamps given to the past, as long as the ring has packets of it
 	report  time.Time  // when the last sender report went out
 }
 
@@ -405,6 +405,7 @@ const reportEvery = 2 * time.Second
 // sendReport sends sender reports (RFC 3550 §6.4.1): they tie each track's clock to the publisher's, so that picture
 // and sound stay together and latency can be measured.
 func (v *Sender) sendReport(sh *shard) {
+	v.forgetPast()
 	var reports []rtcp.Packet
 	for i := range v.tracks {
 		t, l := &v.tracks[i], &v.lane.tracks[i]
@@ -469,6 +470,14 @@ func (v *Sender) sendAgain(sh *shard, track int, lost []uint16) {
 	defer v.mu.Unlock()
 	v.stats.Again += uint64(again)
 	v.stats.NotKept += uint64(missing)
+}
+
+// forgetPast drops the timestamps of packets that can't be asked for any more. It must be called well within
+// the time that a sequence number takes to come round.
+func (v *Sender) forgetPast() {
+	v.caught = slices.DeleteFunc(v.caught, func(c stamped) bool {
+		return int16(v.lane.tracks[c.track].last-c.last) >= ringSize
+	})
 }
 
 // timestampOf is the timestamp under which the peer got a packet.

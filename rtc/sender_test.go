@@ -258,6 +258,77 @@ func TestViewerGetsAnotherAddress(t *testing.T) {
 	await(t, w.packets, "media at the new address")
 }
 
+// A cached picture is sent under another timestamp, and sent again under the same one; but not when the sequence
+// numbers have come round.
+func TestTimestampsOfThePast(t *testing.T) {
+	l := &lane{tracks: []laneTrack{{last: 110}}}
+	v := &Sender{lane: l, caught: []stamped{{0, 105, 1000}, {0, 110, 1090}}}
+	b := media.NewBurst(0, 7)
+	defer b.Release()
+	for _, c := range []struct {
+		last, seq uint16
+		want      uint32
+	}{{110, 104, 1000}, {110, 106, 1090}, {110, 111, 7}, {900, 110, 1090}, {1132, 110, 1090}, {1134, 111, 7}, {40000, 60000, 7}} {
+		for l.tracks[0].last != c.last { // as reports do, every two seconds
+			l.tracks[0].last += min(c.last-l.tracks[0].last, 500)
+			v.forgetPast()
+		}
+		if got := v.timestampOf(0, c.seq, b); got != c.want {
+			t.Errorf("packet %d when %d was sent last: %d, want %d", c.seq, c.last, got, c.want)
+		}
+	}
+}
+
+func TestDataChannelsAreBounded(t *testing.T) {
+	e := listen(t)
+	for _, c := range []struct {
+		name string
+		open func(offer string, o Events) (string, error)
+	}{
+		{"viewer", func(offer string, o Events) (string, error) {
+			_, answer, err := e.NewGroup([]media.Track{h264}).Answer(offer, SenderOptions{Events: o})
+			return answer, err
+		}},
+		{"publisher", func(offer string, o Events) (string, error) {
+			_, answer, err := e.AnswerReceiver(offer, ReceiverOptions{Events: o})
+			return answer, err
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			pc := peer(t)
+			if c.name == "viewer" { // the publisher sends data alone
+				if _, err := pc.AddTransceiverFromKind(webrtc.RTPCodecTypeVideo, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			refused := make(chan struct{}, 64)
+			for i := range 3 * maxChannels {
+				d, err := pc.CreateDataChannel(fmt.Sprint(i), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				d.OnOpen(func() { _ = d.SendText("hello") })
+				d.OnClose(func() { refused <- struct{}{} })
+			}
+			heard := make(chan media.Message, 64)
+			answer, err := c.open(offer(t, pc, nil), Events{OnMessage: func(m media.Message) { heard <- m }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			accept(t, pc, answer)
+			for range maxChannels {
+				await(t, heard, "a message")
+			}
+			for range 2 * maxChannels {
+				await(t, refused, "the end of a channel too many")
+			}
+			if len(heard) != 0 {
+				t.Errorf("%d messages more than channels", len(heard))
+			}
+		})
+	}
+}
+
 // Both sides say goodbye, and are believed at once.
 func TestGoodbyes(t *testing.T) {
 	e := listen(t)

@@ -29,7 +29,7 @@ type Events struct {
 	OnClosed func(reason error)
 }
 
-// session is what Sender and Receiver share: the peer connection, its life and its data channels.
+// session is a publisher's peer connection, its life and its data channels.
 type session struct {
 	endpoint *Endpoint
 	pc       *webrtc.PeerConnection
