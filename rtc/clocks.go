@@ -1,16 +1,11 @@
 package rtc
 
-import (
-	"sync"
-
-	"sluice/media"
-)
+import "sluice/media"
 
 // clocks tie the tracks' timestamps to the peer's wall clock, as its sender reports say (RFC 3550 §6.4.1). Until every track
 // has had one, the time of arrival stands for all of them, so that they never differ by the offset of
 // the two machines' clocks.
 type clocks struct {
-	mu    sync.Mutex
 	known int
 	ties  []tie
 }
@@ -22,8 +17,8 @@ type tie struct {
 	wall      int64 // Unix nanoseconds
 }
 
-func newClocks(tracks []media.Track) *clocks {
-	c := &clocks{ties: make([]tie, len(tracks))}
+func newClocks(tracks []media.Track) clocks {
+	c := clocks{ties: make([]tie, len(tracks))}
 	for i, t := range tracks {
 		c.ties[i].rate = int64(t.Codec.ClockRate)
 	}
@@ -31,8 +26,6 @@ func newClocks(tracks []media.Track) *clocks {
 }
 
 func (c *clocks) set(track int, timestamp uint32, wall int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	t := &c.ties[track]
 	if !t.set {
 		t.set = true
@@ -43,8 +36,6 @@ func (c *clocks) set(track int, timestamp uint32, wall int64) {
 
 // captured is the wall clock of a timestamp, or arrived while that isn't known.
 func (c *clocks) captured(track int, timestamp uint32, arrived int64) int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	t := &c.ties[track]
 	if c.known < len(c.ties) || t.rate == 0 {
 		return arrived

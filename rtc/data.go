@@ -1,8 +1,10 @@
 package rtc
 
 import (
+	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pion/datachannel"
 	"github.com/pion/dtls/v3"
@@ -11,39 +13,46 @@ import (
 	"sluice/media"
 )
 
+// maxBuffered is how many bytes may wait on a data channel for a peer that is slow; what comes then is dropped.
+const maxBuffered = 1 << 20
+
+// maxChannels is how many data channels of a peer are taken; each costs a buffer.
+const maxChannels = 8
+
 // maxMessage is the largest message of a data channel that is taken, in bytes.
 const maxMessage = 256 << 10
 
 // wantsData reports whether the session has a data channel's line.
-func (v *Sender) wantsData() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.options.Data || v.dataLine
+func (s *session) wantsData() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.data || s.dataLine
 }
 
 // runData runs SCTP (RFC 8831) until the session ends: it reads from all channels, and writes to the
 // one that opened last, because some clients open one of their own beside ours.
-func (v *Sender) runData(conn *dtls.Conn) {
-	association, err := sctp.Client(sctp.Config{NetConn: conn, LoggerFactory: v.group.endpoint.logging, MaxMessageSize: maxMessage})
+func (s *session) runData(conn *dtls.Conn) {
+	road := &farewell{Conn: conn}
+	defer func() { s.fail(road.reason()) }() // unless it was us who ended it
+	association, err := sctp.Client(sctp.Config{NetConn: road, LoggerFactory: s.endpoint.logging, MaxMessageSize: maxMessage})
 	if err != nil {
-		v.fail(ErrDisconnected)
 		return
 	}
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	defer association.Close()
 	var own []*datachannel.DataChannel
-	if v.options.Data {
+	if s.data {
 		// RFC 8832 §6: the DTLS server opens streams of odd numbers.
-		d, err := datachannel.Dial(association, 1, &datachannel.Config{ChannelType: datachannel.ChannelTypeReliable, Label: v.options.Label, LoggerFactory: v.group.endpoint.logging})
+		d, err := datachannel.Dial(association, 1, &datachannel.Config{ChannelType: datachannel.ChannelTypeReliable, Label: s.label, LoggerFactory: s.endpoint.logging})
 		if err == nil {
 			own = append(own, d)
-			v.sctp.open(d)
-			reading.Go(func() { v.readChannel(d) })
+			s.sctp.open(d)
+			reading.Go(func() { s.readChannel(d) })
 		}
 	}
 	for taken := 0; ; {
-		d, err := datachannel.Accept(association, &datachannel.Config{LoggerFactory: v.group.endpoint.logging}, own...)
+		d, err := datachannel.Accept(association, &datachannel.Config{LoggerFactory: s.endpoint.logging}, own...)
 		if err != nil {
 			break
 		}
@@ -51,14 +60,44 @@ func (v *Sender) runData(conn *dtls.Conn) {
 			_ = d.Close()
 			continue
 		}
-		v.sctp.open(d)
-		reading.Go(func() { v.readChannel(d) })
+		s.sctp.open(d)
+		reading.Go(func() { s.readChannel(d) })
 	}
-	v.sctp.open(nil)
-	v.fail(ErrDisconnected) // unless it was us who ended it
+	s.sctp.open(nil)
 }
 
-func (v *Sender) readChannel(d *datachannel.DataChannel) {
+// farewell is the DTLS connection below a data channel. It outlives the channel, so that a peer that has closed it can still leave.
+type farewell struct {
+	*dtls.Conn
+	left atomic.Bool // the peer has said goodbye
+}
+
+func (f *farewell) Read(b []byte) (int, error) {
+	n, err := f.Conn.Read(b)
+	if errors.Is(err, io.EOF) {
+		f.left.Store(true)
+	}
+	return n, err
+}
+
+// Close leaves the connection to the session's end.
+func (f *farewell) Close() error { return nil }
+
+// reason waits for the end of the connection, and says why it ended.
+func (f *farewell) reason() error {
+	var ignored [64]byte
+	for !f.left.Load() {
+		if _, err := f.Read(ignored[:]); err != nil {
+			break
+		}
+	}
+	if f.left.Load() {
+		return ErrLeft
+	}
+	return ErrDisconnected
+}
+
+func (s *session) readChannel(d *datachannel.DataChannel) {
 	buf := make([]byte, maxMessage)
 	for {
 		n, text, err := d.ReadDataChannel(buf)
@@ -68,7 +107,7 @@ func (v *Sender) readChannel(d *datachannel.DataChannel) {
 			}
 			return
 		}
-		if f := v.options.Events.OnMessage; f != nil {
+		if f := s.events.OnMessage; f != nil {
 			f(media.Message{Binary: !text, Data: append([]byte(nil), buf[:n]...)})
 		}
 	}

@@ -18,77 +18,78 @@ type line struct {
 	refused *sdp.MediaDescription // the offer's line that we don't take; nil: it is taken
 	track   int                   // -1: the data channel
 	formats []format
+	wideID  uint8 // as in section
 }
 
-// remote is what a peer's description says beside its codecs.
-type remote struct {
-	theirs credentials
-	prints fingerprints
-	active bool // the peer begins DTLS; else we do (RFC 8842 §5)
-}
-
-// parseRemote reads the transport's part of a description, which is the same for all its lines or stands at its head.
-func parseRemote(d *sdp.SessionDescription) (r remote, err error) {
-	r.active = true
+// transport reads the transport's part of a description, which is the same for all its lines or stands at its head.
+func (d *description) transport() error {
+	d.active = true
 	see := func(key, value string) {
 		switch key {
 		case "ice-ufrag":
-			r.theirs.ufrag = value
+			d.theirs.ufrag = value
 		case "ice-pwd":
-			r.theirs.pwd = value
+			d.theirs.pwd = value
 		case "setup":
-			r.active = value != "passive"
+			d.active = value != "passive"
 		case "fingerprint":
-			if f, ok := parseFingerprint(value); ok && !slices.Contains(r.prints, f) {
-				r.prints = append(r.prints, f)
+			if f, ok := parseFingerprint(value); ok && !slices.Contains(d.prints, f) {
+				d.prints = append(d.prints, f)
 			}
 		}
 	}
-	for _, a := range d.Attributes {
+	for _, a := range d.sdp.Attributes {
 		see(a.Key, a.Value)
 	}
-	for _, m := range d.MediaDescriptions {
+	for _, m := range d.sdp.MediaDescriptions {
 		for _, a := range m.Attributes {
-			if a.Key == "fingerprint" || r.theirs.ufrag == "" || r.theirs.pwd == "" || a.Key == "setup" {
+			if a.Key == "fingerprint" || d.theirs.ufrag == "" || d.theirs.pwd == "" || a.Key == "setup" {
 				see(a.Key, a.Value)
 			}
 		}
 	}
 	switch {
-	case !iceChars(r.theirs.ufrag, 4) || !iceChars(r.theirs.pwd, 22):
-		return r, fmt.Errorf("%w: it has no ICE credentials, or malformed ones", ErrBadSDP)
-	case len(r.prints) == 0:
-		return r, fmt.Errorf("%w: it has no fingerprint by sha-256", ErrBadSDP)
+	case !iceChars(d.theirs.ufrag, 4) || !iceChars(d.theirs.pwd, 22):
+		return fmt.Errorf("%w: it has no ICE credentials, or malformed ones", ErrBadSDP)
+	case len(d.prints) == 0:
+		return fmt.Errorf("%w: it has no fingerprint by sha-256", ErrBadSDP)
 	}
-	return r, nil
+	return nil
+}
+
+// iceChars checks a string of ice-chars (RFC 8839 §5.4) of at least least and at most 256.
+func iceChars(s string, least int) bool {
+	if len(s) < least || len(s) > 256 {
+		return false
+	}
+	for _, c := range s {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '+', c == '/':
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // Answer opens a session from the peer's offer. Media begins with Join.
 func (g *Group) Answer(offer string, o SenderOptions) (*Sender, string, error) {
-	sections, data, err := parseOffer(offer)
+	d, err := parseDescription(offer)
 	if err != nil {
 		return nil, "", err
 	}
-	var d sdp.SessionDescription
-	if err := d.UnmarshalString(offer); err != nil {
-		return nil, "", fmt.Errorf("%w: %w", ErrBadSDP, err)
-	}
-	peer, err := parseRemote(&d)
+	tracks, chosen, err := g.choose(slices.DeleteFunc(d.sections, func(s section) bool { return !s.receives }))
 	if err != nil {
 		return nil, "", err
 	}
-	tracks, chosen, err := g.choose(slices.DeleteFunc(sections, func(s section) bool { return !s.receives }))
-	if err != nil {
+	v := g.newSender(o, tracks)
+	v.meet(d)
+	if err := v.open(); err != nil {
 		return nil, "", err
 	}
-	v, err := g.newSender(o, tracks)
-	if err != nil {
-		return nil, "", err
-	}
-	v.mu.Lock()
-	v.theirs, v.prints, v.active, v.dataLine = peer.theirs, peer.prints, peer.active, data
-	v.mu.Unlock()
-	return v, v.describe(g.linesFor(&d, chosen), peer.active, false), nil
+	lines := d.answer(g.tracks, chosen, func(d direction) bool { return d.receives })
+	v.mids = midsOf(lines)
+	return v, v.describe(lines, d.active, false, v.describeTrack), nil
 }
 
 // choose picks a format for each track that the peer wants.
@@ -117,24 +118,24 @@ func (g *Group) choose(sections []section) (tracks []outTrack, chosen []format, 
 	return tracks, chosen, nil
 }
 
-// linesFor answers each media line of an offer: the first of each kind that the peer receives with the stream's track of that kind.
-func (g *Group) linesFor(d *sdp.SessionDescription, chosen []format) (lines []line) {
-	taken := make([]bool, len(g.tracks))
+// answer makes a line for each media line of an offer: the first of each kind that goes our way gets the track of that kind.
+func (d *description) answer(tracks []media.Track, chosen []format, ours func(direction) bool) (lines []line) {
+	taken := make([]bool, len(tracks))
 	data := false
-	for _, m := range d.MediaDescriptions {
+	for _, m := range d.sdp.MediaDescriptions {
 		mid, _ := m.Attribute("mid")
 		l := line{mid: mid, kind: m.MediaName.Media, refused: m, track: -1}
-		_, sendonly := m.Attribute("sendonly")
-		_, inactive := m.Attribute("inactive")
+		var s section
+		_ = s.attributes(m)
 		_, bundled := m.Attribute("bundle-only")
 		switch {
 		case m.MediaName.Port.Value == 0 && !bundled:
 		case l.kind == "application" && !data && strings.Contains(strings.Join(m.MediaName.Protos, "/"), "SCTP"):
 			l.refused, data = nil, true
-		case !sendonly && !inactive:
-			for i, t := range g.tracks {
+		case ours(s.direction):
+			for i, t := range tracks {
 				if t.Kind.String() == l.kind && !taken[i] && chosen[i].codec.Name != "" {
-					l.refused, l.track, l.formats, taken[i] = nil, i, []format{chosen[i]}, true
+					l.refused, l.track, l.formats, l.wideID, taken[i] = nil, i, []format{chosen[i]}, s.wideID, true
 					break
 				}
 			}
@@ -142,6 +143,15 @@ func (g *Group) linesFor(d *sdp.SessionDescription, chosen []format) (lines []li
 		lines = append(lines, l)
 	}
 	return lines
+}
+
+func midsOf(lines []line) (mids []string) {
+	for _, l := range lines {
+		if l.refused == nil && l.track >= 0 {
+			mids = append(mids, l.mid)
+		}
+	}
+	return mids
 }
 
 // Offer opens a session by an offer of ours; SetAnswer follows.
@@ -166,34 +176,27 @@ func (g *Group) Offer(o SenderOptions) (*Sender, string, error) {
 	if o.Data {
 		lines = append(lines, line{mid: fmt.Sprint(len(lines)), kind: "application", track: -1})
 	}
-	v, err := g.newSender(o, tracks)
-	if err != nil {
+	v := g.newSender(o, tracks)
+	if err := v.open(); err != nil {
 		return nil, "", err
 	}
-	return v, v.describe(lines, true, true), nil
+	v.mids = midsOf(lines)
+	return v, v.describe(lines, true, true, v.describeTrack), nil
 }
 
 // SetAnswer applies the peer's answer to an offer of ours.
 func (v *Sender) SetAnswer(answer string) error {
-	sections, data, err := parseOffer(answer)
-	if err != nil {
-		return err
-	}
-	var d sdp.SessionDescription
-	if err := d.UnmarshalString(answer); err != nil {
-		return fmt.Errorf("%w: %w", ErrBadSDP, err)
-	}
-	peer, err := parseRemote(&d)
+	d, err := parseDescription(answer)
 	if err != nil {
 		return err
 	}
 	for _, t := range v.group.tracks {
-		s, ok := firstOf(sections, t.Kind)
+		s, ok := firstOf(d.sections, t.Kind)
 		if t.Kind == media.Video && (!ok || len(s.formats) == 0 || !s.receives) {
 			return fmt.Errorf("%w: the player takes no %s", ErrNoCodec, t.Codec.Name)
 		}
 	}
-	tracks, _, err := v.group.choose(slices.DeleteFunc(sections, func(s section) bool { return !s.receives || len(s.formats) == 0 }))
+	tracks, _, err := v.group.choose(slices.DeleteFunc(d.sections, func(s section) bool { return !s.receives || len(s.formats) == 0 }))
 	if err != nil {
 		return err
 	}
@@ -206,33 +209,35 @@ func (v *Sender) SetAnswer(answer string) error {
 		t := &v.tracks[i]
 		t.wanted, t.pt, t.rtxPT = tracks[i].wanted, tracks[i].pt, tracks[i].rtxPT
 	}
-	v.options.Data = v.options.Data && data
-	v.theirs, v.prints, v.active = peer.theirs, peer.prints, peer.active
+	v.data = v.data && d.data
+	v.theirs, v.prints, v.active = d.theirs, d.prints, d.active
 	return nil
 }
 
+// printer writes a line.
+type printer func(format string, args ...any)
+
 // describe writes our description: all media on one transport, of which we are the ICE-lite side.
-func (v *Sender) describe(lines []line, peerActive, offer bool) string {
+func (s *session) describe(lines []line, peerActive, offer bool, track func(printer, line)) string {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
 	p("v=0")
-	p("o=- %d 2 IN IP4 0.0.0.0", v.opened.UnixNano())
+	p("o=- %d 2 IN IP4 0.0.0.0", s.opened.UnixNano())
 	p("s=-")
 	p("t=0 0")
 	var mids []string
 	for _, l := range lines {
 		if l.refused == nil {
 			mids = append(mids, l.mid)
-			if l.track >= 0 {
-				v.mids = append(v.mids, l.mid)
-			}
 		}
 	}
 	if len(mids) > 0 {
 		p("a=group:BUNDLE %s", strings.Join(mids, " "))
 	}
 	p("a=ice-lite")
-	p("a=msid-semantic: WMS %s", v.options.Label)
+	if s.label != "" {
+		p("a=msid-semantic: WMS %s", s.label)
+	}
 	setup := "passive"
 	if offer {
 		setup = "actpass"
@@ -259,19 +264,19 @@ func (v *Sender) describe(lines []line, peerActive, offer bool) string {
 		if l.mid != "" {
 			p("a=mid:%s", l.mid)
 		}
-		p("a=ice-ufrag:%s", v.ours.ufrag)
-		p("a=ice-pwd:%s", v.ours.pwd)
-		p("a=fingerprint:%s", v.group.endpoint.print)
+		p("a=ice-ufrag:%s", s.ours.ufrag)
+		p("a=ice-pwd:%s", s.ours.pwd)
+		p("a=fingerprint:%s", s.endpoint.print)
 		p("a=setup:%s", setup)
 		if l.track < 0 {
 			p("a=sctp-port:5000") // RFC 8841 §5
 			p("a=max-message-size:%d", maxMessage)
 		} else {
-			v.describeTrack(p, l)
+			track(p, l)
 		}
 		if first { // the others are bundled with it
 			first = false
-			for _, c := range v.group.endpoint.candidates() {
+			for _, c := range s.endpoint.candidates() {
 				p("a=candidate:%s", c)
 			}
 			p("a=end-of-candidates")
@@ -291,14 +296,9 @@ func payloadTypes(formats []format) string {
 	return strings.Join(all, " ")
 }
 
-// describeTrack writes the lines of a track that is sent.
-func (v *Sender) describeTrack(p func(string, ...any), l line) {
-	t := &v.tracks[l.track]
-	p("a=sendonly")
-	p("a=rtcp-mux")
-	p("a=rtcp-rsize")
-	rtx := false
-	for _, f := range l.formats {
+// describeFormats writes what a media line's payload types mean, and which feedback goes with them.
+func describeFormats(p printer, formats []format, feedback []string) {
+	for _, f := range formats {
 		name := fmt.Sprintf("%s/%d", cmp.Or(f.name, f.codec.Name), f.codec.ClockRate)
 		if f.codec.Channels > 1 {
 			name += fmt.Sprintf("/%d", f.codec.Channels)
@@ -307,29 +307,35 @@ func (v *Sender) describeTrack(p func(string, ...any), l line) {
 		if f.codec.Fmtp != "" {
 			p("a=fmtp:%d %s", f.pt, f.codec.Fmtp)
 		}
-		if l.kind == "video" {
-			for _, fb := range []string{"nack", "nack pli", "ccm fir", "goog-remb"} {
-				p("a=rtcp-fb:%d %s", f.pt, fb)
-			}
+		for _, fb := range feedback {
+			p("a=rtcp-fb:%d %s", f.pt, fb)
 		}
 		if f.rtx != 0 {
-			rtx = true
 			p("a=rtpmap:%d rtx/%d", f.rtx, f.codec.ClockRate)
 			p("a=fmtp:%d apt=%d", f.rtx, f.pt)
 		}
 	}
-	id := "ARDAMSv" + v.options.Label // players cut the first seven characters to get the stream's id
-	if l.kind == "audio" {
-		id = "ARDAMSa" + v.options.Label
+}
+
+// describeTrack writes the lines of a track that is sent.
+func (v *Sender) describeTrack(p printer, l line) {
+	t := &v.tracks[l.track]
+	p("a=sendonly")
+	p("a=rtcp-mux")
+	p("a=rtcp-rsize")
+	id, feedback := "ARDAMSa"+v.label, []string(nil) // players cut the first seven characters to get the stream's id
+	if l.kind == "video" {
+		id, feedback = "ARDAMSv"+v.label, []string{"nack", "nack pli", "ccm fir", "goog-remb"}
 	}
-	p("a=msid:%s %s", v.options.Label, id)
-	if rtx {
+	describeFormats(p, l.formats, feedback)
+	p("a=msid:%s %s", v.label, id)
+	if slices.ContainsFunc(l.formats, func(f format) bool { return f.rtx != 0 }) {
 		p("a=ssrc-group:FID %d %d", t.ssrc, t.rtx)
-		p("a=ssrc:%d cname:%s", t.ssrc, v.options.Label)
-		p("a=ssrc:%d cname:%s", t.rtx, v.options.Label)
+		p("a=ssrc:%d cname:%s", t.ssrc, v.label)
+		p("a=ssrc:%d cname:%s", t.rtx, v.label)
 		return
 	}
-	p("a=ssrc:%d cname:%s", t.ssrc, v.options.Label)
+	p("a=ssrc:%d cname:%s", t.ssrc, v.label)
 }
 
 // MIDs are the media identifications (RFC 5888) of the tracks that are sent.

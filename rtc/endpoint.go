@@ -1,10 +1,11 @@
 // Package rtc is the WebRTC transport: sessions that are opened by an SDP, all on one
 // UDP port, which take bursts to send and give bursts that arrived.
 //
-// Publishers' sessions (Receiver) are Pion's. Viewers (Sender) are entries in the slices of shards, each of which has a
-// loop, and a socket on the port that the kernel spreads peers over; what a stream sends goes through a Group.
+// A session is of a publisher (Receiver) or of a viewer (Sender). The kernel spreads peers over sockets, one for each processor, and
+// who reads a socket also decrypts what came. Viewers are entries in the slices of shards, each of which has a loop; what a stream
+// sends goes through a Group.
 //
-// Locks, outer first: Sender.mu, then Endpoint.mu, host.mu or shard.mu.
+// Locks, outer first: Receiver.in, shard.turn, session.mu, then Endpoint.mu, host.mu or shard.mu.
 //
 // Imports: media, udp.
 package rtc
@@ -28,13 +29,11 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
-	"github.com/pion/webrtc/v4"
 
 	"sluice/udp"
 )
@@ -65,29 +64,27 @@ type Config struct {
 	Log           *slog.Logger // default slog.Default()
 }
 
-// Endpoint is a node's media port: sockets, the shards that send to viewers, and the sessions of publishers.
+// Endpoint is a node's media port: its sockets, the shards that send to viewers, and the sessions.
 type Endpoint struct {
-	cfg     Config
-	cert    webrtc.Certificate // for publishers' sessions
-	tls     []tls.Certificate  // the same, for viewers'
-	print   string             // its fingerprint as descriptions have it
-	hosts   []*host
-	addrs   []netip.Addr // of hosts
-	port    uint16
-	shards  []*shard
-	mux     ice.UDPMux
-	logging logging.LoggerFactory
-	turns   chan struct{}  // see turns
-	work    sync.WaitGroup // goroutines of viewers' sessions
+	cfg       Config
+	tls       []tls.Certificate
+	print     string // its fingerprint as descriptions have it
+	hosts     []*host
+	addrs     []netip.Addr // of hosts
+	port      uint16
+	shards    []*shard
+	logging   logging.LoggerFactory
+	turns     chan struct{}  // see turns
+	work      sync.WaitGroup // goroutines of sessions
+	receiving atomic.Int32   // datagrams that are being handled; see settle
 
 	mu       sync.Mutex
-	sessions map[*session]struct{} // publishers
-	senders  map[*Sender]struct{}  // viewers
-	closed   bool                  // no more sessions
-	still    bool                  // no more goroutines
+	sessions map[*session]struct{}
+	closed   bool // no more sessions
+	still    bool // no more goroutines
 }
 
-// spawn runs a goroutine of a viewer's session; Run waits for it.
+// spawn runs a goroutine of a session; Run waits for it.
 func (e *Endpoint) spawn(f func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -102,7 +99,7 @@ func New(cfg Config) *Endpoint {
 	cfg.Shards = cmp.Or(cfg.Shards, runtime.GOMAXPROCS(0))
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	quiet := &logging.DefaultLoggerFactory{Writer: io.Discard, DefaultLogLevel: logging.LogLevelDisabled}
-	return &Endpoint{cfg: cfg, logging: quiet, sessions: map[*session]struct{}{}, senders: map[*Sender]struct{}{},
+	return &Endpoint{cfg: cfg, logging: quiet, sessions: map[*session]struct{}{},
 		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))}
 }
 
@@ -129,17 +126,12 @@ func (e *Endpoint) Listen(ctx context.Context) error {
 	if err := e.bind(ctx); err != nil {
 		return fmt.Errorf("bind the media port: %w (is another node using it? choose another with --media)", err)
 	}
-	var muxes []ice.UDPMux
-	for _, h := range e.hosts {
-		muxes = append(muxes, h)
-	}
-	e.mux = ice.NewMultiUDPMuxDefault(muxes...)
 	for i := range e.cfg.Shards {
 		var sockets []*udp.Socket
 		for _, h := range e.hosts {
 			sockets = append(sockets, h.sockets[i])
 		}
-		e.shards = append(e.shards, newShard(i, sockets))
+		e.shards = append(e.shards, newShard(e, i, sockets))
 	}
 	return nil
 }
@@ -192,7 +184,6 @@ func (e *Endpoint) makeCertificate() error {
 	if err != nil {
 		return fmt.Errorf("make a DTLS certificate: %w", err)
 	}
-	e.cert = webrtc.CertificateFromX509(private, parsed)
 	e.tls = []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: private, Leaf: parsed}}
 	e.print = formatFingerprint(der)
 	return nil
@@ -251,7 +242,7 @@ func (e *Endpoint) candidates() (all []string) {
 	return all
 }
 
-// Times in the life of a viewer's session.
+// Times in the life of a session.
 const (
 	sweepEvery = time.Second
 	// A peer that sends no check for hush has a broken path, and for silence it is gone. Browsers send one every 2.5 s.
@@ -264,7 +255,7 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	done := make(chan struct{})
 	var loops sync.WaitGroup
 	for _, h := range e.hosts {
-		h.start()
+		h.start(e)
 	}
 	for _, sh := range e.shards {
 		loops.Go(func() { sh.run(done) })
@@ -280,16 +271,10 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	}
 	e.mu.Lock()
 	e.closed = true
-	sessions, senders := slices.Collect(maps.Keys(e.sessions)), slices.Collect(maps.Keys(e.senders))
+	all := slices.Collect(maps.Keys(e.sessions))
 	e.mu.Unlock()
-	for _, s := range sessions {
-		s.close(ErrClosed)
-	}
-	for _, v := range senders {
-		v.Close()
-	}
-	for _, s := range sessions {
-		<-s.ended
+	for _, s := range all {
+		s.Close()
 	}
 	e.mu.Lock()
 	e.still = true
@@ -301,14 +286,14 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	return nil
 }
 
-// sweep ends viewers' sessions that did not connect in time, or whose peer has gone.
+// sweep ends sessions that did not connect in time, or whose peer has gone.
 func (e *Endpoint) sweep(now time.Time) {
 	e.mu.Lock()
-	all := slices.Collect(maps.Keys(e.senders))
+	all := slices.Collect(maps.Keys(e.sessions))
 	e.mu.Unlock()
-	for _, v := range all {
-		if err := v.age(now, e.cfg.ConnectWithin); err != nil {
-			v.fail(err)
+	for _, s := range all {
+		if err := s.age(now, e.cfg.ConnectWithin); err != nil {
+			s.fail(err)
 		}
 	}
 }
@@ -323,41 +308,43 @@ func (e *Endpoint) closeSockets() {
 func (e *Endpoint) Sessions() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.sessions) + len(e.senders)
+	return len(e.sessions)
 }
 
-// api makes a Pion API whose sessions share the port; role is ours in DTLS when we answer.
-func (e *Endpoint) api(m *webrtc.MediaEngine, role webrtc.DTLSRole, options ...func(*webrtc.API)) *webrtc.API {
-	s := webrtc.SettingEngine{LoggerFactory: e.logging}
-	s.SetLite(true) // RFC 8445 §2.5: we have reachable addresses and wait to be checked
-	s.SetICEUDPMux(e.mux)
-	s.SetIncludeLoopbackCandidate(true)
-	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
-	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
-	s.SetICETimeouts(5*time.Second, 10*time.Second, 2*time.Second)
-	s.SetDTLSRetransmissionInterval(100 * time.Millisecond)
-	s.SetReceiveMTU(1500)
-	s.SetFireOnTrackBeforeFirstRTP(true)
-	_ = s.SetAnsweringDTLSRole(role) // only an unknown role fails
-	options = append(options, webrtc.WithMediaEngine(m), webrtc.WithSettingEngine(s))
-	return webrtc.NewAPI(options...)
-}
+// spread is up to how many viewers share a shard before the next one gets some: for a few of them, waking another thread takes longer
+// than sending.
+const spread = 64
 
-// announce puts our candidates in the place of Pion's.
-func (e *Endpoint) announce(sdp string) string {
-	var out strings.Builder
-	done := false
-	for line := range strings.Lines(sdp) {
-		if !strings.HasPrefix(line, "a=candidate:") {
-			out.WriteString(line)
-			continue
+// place chooses the shard of a viewer.
+func (e *Endpoint) place() *shard {
+	best := e.shards[0]
+	for _, sh := range e.shards {
+		n := sh.viewers.Load()
+		if n < spread {
+			best = sh
+			break
 		}
-		if !done {
-			done = true
-			for _, c := range e.candidates() {
-				out.WriteString("a=candidate:" + c + "\r\n")
-			}
+		if n < best.viewers.Load() {
+			best = sh
 		}
 	}
-	return out.String()
+	best.viewers.Add(1)
+	return best
+}
+
+// settle does what the datagrams that were just handled have given the shards to do: the last shard's part right here,
+// which saves waking its loop. Posts that come while receiving is not 0 rely on it.
+func (e *Endpoint) settle() {
+	var mine *shard
+	for _, sh := range e.shards {
+		if sh.pending.Load() {
+			if mine != nil {
+				mine.signal()
+			}
+			mine = sh
+		}
+	}
+	if mine != nil {
+		mine.help()
+	}
 }

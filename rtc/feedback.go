@@ -9,23 +9,8 @@ import (
 // maxAgain is how many packets one NACK may ask for.
 const maxAgain = 256
 
-// rtcpPacket has a datagram of SRTCP. What does not decrypt, or was seen before, changes nothing.
-func (v *Sender) rtcpPacket(b []byte) {
-	v.mu.Lock()
-	in := v.rtcpIn
-	if in == nil || v.state != stateConnected {
-		v.mu.Unlock()
-		return
-	}
-	plain, err := in.DecryptRTCP(nil, b, nil)
-	v.mu.Unlock()
-	if err != nil {
-		return
-	}
-	packets, err := rtcp.Unmarshal(plain)
-	if err != nil {
-		return
-	}
+// control implements side.
+func (v *Sender) control(packets []rtcp.Packet) {
 	now := time.Now()
 	for _, p := range packets {
 		switch p := p.(type) {
@@ -65,7 +50,7 @@ func (v *Sender) trackOf(ssrc uint32) int {
 
 func (v *Sender) keyFrame(ssrc uint32) {
 	if i := v.trackOf(ssrc); i >= 0 {
-		v.options.OnKeyFrameRequest(i)
+		v.onKeyRequest(i)
 	}
 }
 

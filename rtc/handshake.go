@@ -53,9 +53,9 @@ var errFingerprint = errors.New("the peer's certificate is not that of its descr
 // memory but what it takes to answer a peer that has not got our last flight, and to
 // believe a peer that says goodbye; a data channel keeps it running.
 type handshake struct {
-	sender *Sender
-	pipe   *pipe
-	peer   net.Addr
+	session *session
+	pipe    *pipe
+	peer    net.Addr
 
 	mu     sync.Mutex
 	turn   bool     // something came since the last write: a new flight begins
@@ -63,31 +63,32 @@ type handshake struct {
 	done   bool     // the keys are there
 	state  *dtls.State
 	conn   *dtls.Conn   // as long as it runs
+	early  []byte       // an alert that came before the handshake was done: perhaps the goodbye of a peer that was done first
 	muted  bool         // what it writes is not sent
 	again  [2]time.Time // when the last flight was sent again, and when an alert was looked at
 }
 
 // dtlsPacket has a datagram of DTLS.
-func (v *Sender) dtlsPacket(a arrival, b []byte) {
-	v.mu.Lock()
-	if v.state == stateClosed || v.at.host == nil || len(v.prints) == 0 {
-		v.mu.Unlock()
+func (s *session) dtlsPacket(a arrival, b []byte) {
+	s.mu.Lock()
+	if s.state == stateClosed || s.at.host == nil || len(s.prints) == 0 {
+		s.mu.Unlock()
 		return
 	}
-	h := v.beginDTLSLocked(a)
-	v.mu.Unlock()
+	h := s.beginDTLSLocked(a)
+	s.mu.Unlock()
 	h.packet(b, a.from)
 }
 
-func (v *Sender) beginDTLSLocked(a arrival) *handshake {
-	if v.dtls == nil {
-		h := &handshake{sender: v, peer: net.UDPAddrFromAddrPort(a.from)}
+func (s *session) beginDTLSLocked(a arrival) *handshake {
+	if s.dtls == nil {
+		h := &handshake{session: s, peer: net.UDPAddrFromAddrPort(a.from)}
 		h.pipe = newPipe(a.host.sockets[0].LocalAddr(), 32, h.write, nil)
-		h.pipe.turns = &turns{all: v.group.endpoint.turns}
-		v.dtls = h
-		v.group.endpoint.spawn(h.run)
+		h.pipe.turns = &turns{all: s.endpoint.turns}
+		s.dtls = h
+		s.endpoint.spawn(h.run)
 	}
-	return v.dtls
+	return s.dtls
 }
 
 // turns bound how many handshakes compute at once, so that a thousand that come together leave the
@@ -132,6 +133,9 @@ func (h *handshake) packet(b []byte, from netip.AddrPort) {
 	h.mu.Lock()
 	if !h.done || h.conn != nil {
 		h.turn = true
+		if b[0] == recordAlert && !h.done {
+			h.early = append([]byte(nil), b...)
+		}
 		h.mu.Unlock()
 		h.pipe.push(b, from)
 		return
@@ -162,9 +166,9 @@ func (h *handshake) packet(b []byte, from netip.AddrPort) {
 // goodbye looks at an alert with the keys of the connection, which are taken up again for it.
 func (h *handshake) goodbye(state *dtls.State, b []byte, from netip.AddrPort) {
 	alert := append([]byte(nil), b...)
-	h.sender.group.endpoint.spawn(func() {
+	h.session.endpoint.spawn(func() {
 		quiet := newPipe(netip.AddrPortFrom(from.Addr(), 0), 4, func([]byte, netip.AddrPort) error { return nil }, nil)
-		conn, err := dtls.Resume(state, quiet, h.peer, h.sender.group.endpoint.dtlsConfig(nil))
+		conn, err := dtls.Resume(state, quiet, h.peer, h.session.endpoint.dtlsConfig(nil))
 		if err != nil {
 			return
 		}
@@ -175,7 +179,7 @@ func (h *handshake) goodbye(state *dtls.State, b []byte, from netip.AddrPort) {
 		_ = conn.Close()
 		var late net.Error
 		if err != nil && !(errors.As(err, &late) && late.Timeout()) {
-			h.sender.fail(ErrLeft)
+			h.session.fail(ErrLeft)
 		}
 	})
 }
@@ -199,28 +203,28 @@ func (h *handshake) write(b []byte, _ netip.AddrPort) error {
 
 // send goes to where the peer is now.
 func (h *handshake) send(b []byte) error {
-	h.sender.mu.Lock()
-	at := h.sender.at
-	h.sender.mu.Unlock()
-	return at.host.sockets[at.shard].WriteTo(b, at.from)
+	h.session.mu.Lock()
+	at := h.session.at
+	h.session.mu.Unlock()
+	return at.socket().WriteTo(b, at.from)
 }
 
 // run makes the handshake.
 func (h *handshake) run() {
-	v := h.sender
-	e := v.group.endpoint
+	s := h.session
+	e := s.endpoint
 	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.ConnectWithin)
 	defer cancel()
-	v.mu.Lock()
+	s.mu.Lock()
 	begin := dtls.Server
-	if !v.active {
+	if !s.active {
 		begin = dtls.Client
 	}
-	client := !v.active
-	v.mu.Unlock()
-	conn, err := begin(h.pipe, h.peer, e.dtlsConfig(v.verify))
+	client := !s.active
+	s.mu.Unlock()
+	conn, err := begin(h.pipe, h.peer, e.dtlsConfig(s.verify))
 	if err != nil {
-		v.fail(fmt.Errorf("%w: %w", ErrDisconnected, err))
+		s.fail(fmt.Errorf("%w: %w", ErrDisconnected, err))
 		return
 	}
 	stop := context.AfterFunc(ctx, func() { _ = h.pipe.Close() })
@@ -234,28 +238,32 @@ func (h *handshake) run() {
 		h.mute()
 		_ = conn.Close()
 		_ = h.pipe.Close()
-		v.fail(fmt.Errorf("%w: DTLS: %w", ErrTimeout, err))
+		s.fail(fmt.Errorf("%w: DTLS: %w", ErrTimeout, err))
 		return
 	}
 	state, _ := conn.ConnectionState()
 	h.mu.Lock()
 	h.done, h.state = true, &state
-	data := v.wantsData()
+	data := s.wantsData()
 	if data {
 		h.conn = conn
 	}
+	early := h.early
 	h.mu.Unlock()
 	if !data {
 		h.mute()
 		_ = conn.Close()
 		_ = h.pipe.Close()
+		if early != nil {
+			defer h.goodbye(&state, early, h.peer.(*net.UDPAddr).AddrPort())
+		}
 	}
-	if err := v.connected(k); err != nil {
-		v.fail(err)
+	if err := s.connected(k); err != nil {
+		s.fail(err)
 		return
 	}
 	if data {
-		v.runData(conn)
+		s.runData(conn)
 	}
 }
 
@@ -274,7 +282,7 @@ func (h *handshake) close() {
 		_ = h.pipe.Close()
 		return
 	}
-	e := h.sender.group.endpoint
+	e := h.session.endpoint
 	e.spawn(func() {
 		if conn == nil {
 			last := newPipe(netip.AddrPort{}, 1, func(b []byte, _ netip.AddrPort) error { return h.send(b) }, nil)
@@ -290,12 +298,12 @@ func (h *handshake) close() {
 }
 
 // verify compares the peer's certificate with its description.
-func (v *Sender) verify(raw [][]byte, _ [][]*x509.Certificate) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+func (s *session) verify(raw [][]byte, _ [][]*x509.Certificate) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if len(raw) > 0 {
 		sum := sha256.Sum256(raw[0])
-		for _, f := range v.prints {
+		for _, f := range s.prints {
 			if f == sum {
 				return nil
 			}

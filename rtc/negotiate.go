@@ -1,14 +1,12 @@
 package rtc
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/pion/sdp/v3"
-	"github.com/pion/webrtc/v4"
 
 	"sluice/media"
 )
@@ -27,28 +25,46 @@ type format struct {
 	codec media.Codec
 }
 
-// section is one media line of an offer that carries RTP.
-type section struct {
-	kind     media.Kind
-	formats  []format // in the offer's order of preference
-	sends    bool     // the peer's direction is sendonly or sendrecv
-	receives bool     // recvonly or sendrecv
-	sources  bool     // it names its SSRCs (RFC 5576), without which retransmissions can't be told from media
+// direction is that of a media line, as the peer sees it.
+type direction struct {
+	sends    bool // sendonly or sendrecv
+	receives bool // recvonly or sendrecv
 }
 
-// parseOffer reads the RTP media lines of an offer; data says whether it has a data channel's.
-func parseOffer(text string) (sections []section, data bool, err error) {
+// section is one media line of a peer's description that carries RTP.
+type section struct {
+	direction
+	kind    media.Kind
+	formats []format // in the peer's order of preference
+	wideID  uint8    // of the header extension with transport-wide numbers; 0: none
+}
+
+// description is what a peer's session description says.
+type description struct {
+	sdp      sdp.SessionDescription
+	sections []section
+	data     bool // it has a data channel's line
+	theirs   credentials
+	prints   fingerprints
+	active   bool // the peer begins DTLS; else we do (RFC 8842 §5)
+}
+
+// wideURI names the header extension with transport-wide sequence numbers (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+const wideURI = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+
+// parseDescription reads an offer or an answer.
+func parseDescription(text string) (*description, error) {
 	if len(text) > maxSDP {
-		return nil, false, fmt.Errorf("%w: it has more than %d bytes", ErrBadSDP, maxSDP)
+		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrBadSDP, maxSDP)
 	}
-	var d sdp.SessionDescription
-	if err := d.UnmarshalString(text); err != nil {
-		return nil, false, fmt.Errorf("%w: %w", ErrBadSDP, err)
+	d := &description{}
+	if err := d.sdp.UnmarshalString(text); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadSDP, err)
 	}
-	if len(d.MediaDescriptions) == 0 || len(d.MediaDescriptions) > maxSections {
-		return nil, false, fmt.Errorf("%w: it has %d media lines, want 1 to %d", ErrBadSDP, len(d.MediaDescriptions), maxSections)
+	if n := len(d.sdp.MediaDescriptions); n == 0 || n > maxSections {
+		return nil, fmt.Errorf("%w: it has %d media lines, want 1 to %d", ErrBadSDP, n, maxSections)
 	}
-	for _, m := range d.MediaDescriptions {
+	for _, m := range d.sdp.MediaDescriptions {
 		if m.MediaName.Port.Value == 0 && m.MediaName.Media != "application" {
 			if _, bundled := m.Attribute("bundle-only"); !bundled {
 				continue // RFC 8829 §5.2.2: rejected
@@ -61,26 +77,45 @@ func parseOffer(text string) (sections []section, data bool, err error) {
 		case "video":
 			s.kind = media.Video
 		case "application":
-			data = true
+			d.data = true
 			continue
 		default:
 			continue
 		}
-		_, s.sources = m.Attribute("ssrc")
-		_, sendonly := m.Attribute("sendonly")
-		_, recvonly := m.Attribute("recvonly")
-		_, sendrecv := m.Attribute("sendrecv")
-		_, inactive := m.Attribute("inactive")
-		if !sendonly && !recvonly && !sendrecv && !inactive {
-			return nil, false, fmt.Errorf("%w: the %s has no direction, such as sendonly", ErrBadSDP, s.kind)
+		if err := s.attributes(m); err != nil {
+			return nil, err
 		}
-		s.sends, s.receives = sendonly || sendrecv, recvonly || sendrecv
-		sections = append(sections, s)
+		d.sections = append(d.sections, s)
 	}
-	if len(sections) == 0 && !data {
-		return nil, false, fmt.Errorf("%w: it has neither audio, video nor data", ErrBadSDP)
+	if len(d.sections) == 0 && !d.data {
+		return nil, fmt.Errorf("%w: it has neither audio, video nor data", ErrBadSDP)
 	}
-	return sections, data, nil
+	return d, d.transport()
+}
+
+// attributes reads the lines of a section that say where its media goes, and what is told of it.
+func (s *section) attributes(m *sdp.MediaDescription) error {
+	has := func(name string) bool { _, ok := m.Attribute(name); return ok }
+	s.sends, s.receives = has("sendonly") || has("sendrecv"), has("recvonly") || has("sendrecv")
+	if !s.sends && !s.receives && !has("inactive") {
+		return fmt.Errorf("%w: the %s has no direction, such as sendonly", ErrBadSDP, s.kind)
+	}
+	var id uint64
+	told := false
+	for _, a := range m.Attributes {
+		number, value, _ := strings.Cut(a.Value, " ")
+		switch {
+		case a.Key == "extmap" && strings.TrimSpace(value) == wideURI:
+			number, _, _ = strings.Cut(number, "/") // RFC 8285 §5: a direction may follow
+			id, _ = strconv.ParseUint(number, 10, 8)
+		case a.Key == "rtcp-fb" && value == "transport-cc":
+			told = true
+		}
+	}
+	if told && id >= 1 && id <= 14 { // what a one-byte header can say (RFC 8285 §4.2)
+		s.wideID = uint8(id)
+	}
+	return nil
 }
 
 // formats reads the rtpmap, fmtp and rtx lines of a media line (RFC 8866 §6.6, §6.15).
@@ -218,39 +253,6 @@ func playScore(have, want media.Codec) int {
 	return 1
 }
 
-// capability is a codec in Pion's words.
-func capability(c media.Codec, kind media.Kind) webrtc.RTPCodecCapability {
-	rc := webrtc.RTPCodecCapability{MimeType: kind.String() + "/" + c.Name, ClockRate: c.ClockRate, Channels: c.Channels, SDPFmtpLine: c.Fmtp}
-	if kind == media.Video {
-		rc.RTCPFeedback = []webrtc.RTCPFeedback{{Type: "nack"}, {Type: "nack", Parameter: "pli"}, {Type: "ccm", Parameter: "fir"}}
-	}
-	return rc
-}
-
-func kindOf(k media.Kind) webrtc.RTPCodecType {
-	if k == media.Audio {
-		return webrtc.RTPCodecTypeAudio
-	}
-	return webrtc.RTPCodecTypeVideo
-}
-
-// register adds a format to a session's codecs, with its retransmissions if withRTX.
-func register(m *webrtc.MediaEngine, kind media.Kind, f format, withRTX bool) error {
-	p := webrtc.RTPCodecParameters{RTPCodecCapability: capability(f.codec, kind), PayloadType: webrtc.PayloadType(f.pt)}
-	if err := m.RegisterCodec(p, kindOf(kind)); err != nil {
-		return fmt.Errorf("%w: payload type %d: %w", ErrBadSDP, f.pt, err)
-	}
-	if f.rtx == 0 || !withRTX {
-		return nil
-	}
-	p = webrtc.RTPCodecParameters{PayloadType: webrtc.PayloadType(f.rtx), RTPCodecCapability: webrtc.RTPCodecCapability{
-		MimeType: webrtc.MimeTypeRTX, ClockRate: f.codec.ClockRate, SDPFmtpLine: fmt.Sprintf("apt=%d", f.pt)}}
-	if err := m.RegisterCodec(p, kindOf(kind)); err != nil {
-		return fmt.Errorf("%w: payload type %d: %w", ErrBadSDP, f.rtx, err)
-	}
-	return nil
-}
-
 // offered are the formats in which the server offers a track: as it is, and for H.264 also as
 // constrained baseline, because a browser that decodes every profile may list only some.
 func offered(t media.Track, next uint8) []format {
@@ -275,67 +277,6 @@ func offered(t media.Track, next uint8) []format {
 		return formats
 	}
 	return []format{own}
-}
-
-// withoutLayers takes simulcast out of an offer (RFC 8853), of which one layer would be used: the peer then sends only one.
-func withoutLayers(offer string) string {
-	if !strings.Contains(offer, "a=simulcast:") {
-		return offer
-	}
-	var out strings.Builder
-	for line := range strings.Lines(offer) {
-		if !strings.HasPrefix(line, "a=simulcast:") && !strings.HasPrefix(line, "a=rid:") {
-			out.WriteString(line)
-		}
-	}
-	return out.String()
-}
-
-// answeringRole is ours in DTLS: server, which waits for the peer, unless the peer wants to wait itself. RFC 8842 §5.3
-func answeringRole(offer string) webrtc.DTLSRole {
-	if strings.Contains(offer, "a=setup:passive") {
-		return webrtc.DTLSRoleClient
-	}
-	return webrtc.DTLSRoleServer
-}
-
-// mended gives the media lines of an answer that are refused the mid of the offer, and moves the candidates that
-// stand with one to the first line that is taken: there the transport of the bundle is looked for (RFC 9143 §7.3.3).
-func mended(answer, offer string) string {
-	var a, o sdp.SessionDescription
-	if a.UnmarshalString(answer) != nil || o.UnmarshalString(offer) != nil || len(a.MediaDescriptions) != len(o.MediaDescriptions) {
-		return answer
-	}
-	var first *sdp.MediaDescription
-	var moved []sdp.Attribute
-	refused := false
-	for i, m := range a.MediaDescriptions {
-		if m.MediaName.Port.Value != 0 {
-			first = cmp.Or(first, m)
-			continue
-		}
-		refused = true
-		mid, _ := o.MediaDescriptions[i].Attribute("mid")
-		kept := []sdp.Attribute{sdp.NewAttribute("mid", mid)}
-		for _, line := range m.Attributes {
-			switch {
-			case line.IsICECandidate(), line.Key == sdp.AttrKeyEndOfCandidates:
-				moved = append(moved, line)
-			case line.Key != sdp.AttrKeyMID:
-				kept = append(kept, line)
-			}
-		}
-		m.Attributes = kept
-	}
-	if !refused || first == nil {
-		return answer
-	}
-	first.Attributes = append(first.Attributes, moved...)
-	text, err := a.Marshal()
-	if err != nil {
-		return answer
-	}
-	return string(text)
 }
 
 // sent are the sections that the peer sends. A stream has one of each kind at most (RFC 9725 §4.4.2).

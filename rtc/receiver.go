@@ -1,18 +1,16 @@
 package rtc
 
 import (
-	"errors"
+	"encoding/binary"
 	"fmt"
-	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/pion/interceptor"
-	"github.com/pion/interceptor/pkg/nack"
-	"github.com/pion/interceptor/pkg/report"
+	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
-	"github.com/pion/webrtc/v4"
 
 	"sluice/media"
 )
@@ -21,41 +19,61 @@ import (
 type ReceiverOptions struct {
 	Codecs []string // order of preference; default DefaultCodecs
 	Events Events
-	// OnBurst has the packets of a frame, or of a part of it, as they came; it owns the burst. Each track
-	// calls from a goroutine of its own. It is called only after Start.
+	// OnBurst has the packets of a frame, or of a part of it, as they came; it owns the burst. It is called from one goroutine
+	// at a time, and must not block.
 	OnBurst func(*media.Burst)
 }
 
-// Receiver is a session whose peer sends. Its methods may be called from any goroutine.
+// Receiver is a session whose peer sends. Its methods may be called from any goroutine. What comes is decrypted and handed on
+// by whoever reads the socket.
 type Receiver struct {
-	*session
-	options ReceiverOptions
+	session
+	onBurst func(*media.Burst)
 	tracks  []media.Track
-	clocks  *clocks
-	started chan struct{} // closed by Start
-	once    sync.Once
-	keys    chan int // tracks for which a key frame is wanted
+	ssrc    uint32          // ours, in reports
+	ssrcs   []atomic.Uint32 // by track; 0: nothing came yet
+	wideID  uint8           // of the header extension with transport-wide numbers; 0: none
 
-	ssrcMu sync.Mutex
-	ssrcs  []webrtc.SSRC // by track; 0: nothing came yet
+	in       sync.Mutex // guards what follows
+	opener   *opener
+	header   rtp.Header
+	clocks   clocks
+	lanes    []inTrack
+	wide     *twcc.Recorder
+	next     time.Time // when the peer is told of what came
+	told     time.Time // when the last receiver report went out
+	toldWide time.Time // and the last arrival times
+	closed   bool
+}
+
+// inTrack is a track as it comes in.
+type inTrack struct {
+	pt, rtxPT uint8
+	video     bool
+	history   history
+	pad       padding
+	reception reception
+	burst     *media.Burst // is being put together
+	flush     *time.Timer  // for a burst whose frame does not end
 }
 
 // AnswerReceiver opens a session from the offer of a peer that will send. Of each kind of
 // medium one track is taken, in the one codec that comes first in the order of preference.
 func (e *Endpoint) AnswerReceiver(offer string, o ReceiverOptions) (*Receiver, string, error) {
-	sections, data, err := parseOffer(offer)
+	d, err := parseDescription(offer)
 	if err != nil {
 		return nil, "", err
 	}
 	if len(o.Codecs) == 0 {
 		o.Codecs = DefaultCodecs()
 	}
-	offer = withoutLayers(offer)
-	if sections, err = sent(sections); err != nil {
+	sections, err := sent(d.sections)
+	if err != nil {
 		return nil, "", err
 	}
-	m := &webrtc.MediaEngine{}
-	var tracks []media.Track
+	r := &Receiver{onBurst: o.OnBurst, ssrc: newSSRC()}
+	r.endpoint, r.side, r.events = e, r, o.Events
+	var chosen []format
 	for _, kind := range []media.Kind{media.Video, media.Audio} {
 		s, ok := firstOf(sections, kind)
 		if !ok {
@@ -65,110 +83,101 @@ func (e *Endpoint) AnswerReceiver(offer string, o ReceiverOptions) (*Receiver, s
 		if !ok {
 			return nil, "", fmt.Errorf("%w: the offer has no %s codec that is accepted here (%v)", ErrNoCodec, kind, o.Codecs)
 		}
-		if err := register(m, kind, f, s.sources); err != nil {
-			return nil, "", err
-		}
-		tracks = append(tracks, media.Track{Kind: kind, Codec: f.codec})
+		chosen = append(chosen, f)
+		r.wideID = max(r.wideID, s.wideID)
+		r.tracks = append(r.tracks, media.Track{Kind: kind, Codec: f.codec})
+		r.lanes = append(r.lanes, inTrack{pt: f.pt, rtxPT: f.rtx, video: kind == media.Video, reception: reception{rate: int64(f.codec.ClockRate)}})
 	}
-	if len(tracks) == 0 && !data {
+	if len(r.tracks) == 0 && !d.data {
 		return nil, "", fmt.Errorf("%w: it sends nothing", ErrBadSDP)
 	}
-	registry, err := receiverInterceptors(m)
-	if err != nil {
-		return nil, "", fmt.Errorf("open a session: %w", err)
-	}
-	inner, err := e.newSession(e.api(m, answeringRole(offer), webrtc.WithInterceptorRegistry(registry)), o.Events)
-	if err != nil {
+	r.clocks = newClocks(r.tracks)
+	r.ssrcs = make([]atomic.Uint32, len(r.tracks))
+	r.wide = twcc.NewRecorder(r.ssrc)
+	r.meet(d)
+	if err := r.open(); err != nil {
 		return nil, "", err
 	}
-	r := &Receiver{session: inner, options: o, tracks: tracks, clocks: newClocks(tracks), started: make(chan struct{}), keys: make(chan int, 16), ssrcs: make([]webrtc.SSRC, len(tracks))}
-	r.pc.OnTrack(r.onTrack)
-	r.spawn(r.sendRequests)
-	answer, err := r.answer(offer)
-	if err != nil {
-		r.Close()
-		return nil, "", err
-	}
-	return r, answer, nil
+	lines := d.answer(r.tracks, chosen, func(s direction) bool { return s.sends })
+	return r, r.describe(lines, d.active, false, r.describeTrack), nil
 }
 
-// receiverInterceptors are what a sender needs from us: NACK, receiver reports, transport-wide feedback.
-func receiverInterceptors(m *webrtc.MediaEngine) (*interceptor.Registry, error) {
-	registry := &interceptor.Registry{}
-	generator, err := nack.NewGeneratorInterceptor(nack.GeneratorInterval(20 * time.Millisecond))
-	if err != nil {
-		return nil, err
+// describeTrack writes the lines of a track that is received.
+func (r *Receiver) describeTrack(p printer, l line) {
+	p("a=recvonly")
+	p("a=rtcp-mux")
+	p("a=rtcp-rsize")
+	if l.wideID != 0 {
+		p("a=extmap:%d %s", l.wideID, wideURI)
 	}
-	reports, err := report.NewReceiverInterceptor()
-	if err != nil {
-		return nil, err
+	feedback := []string{"nack", "nack pli", "ccm fir"}
+	if l.kind == "audio" {
+		feedback = nil
 	}
-	registry.Add(generator)
-	registry.Add(reports)
-	return registry, webrtc.ConfigureTWCCSender(m, registry)
+	if l.wideID != 0 {
+		feedback = append(feedback, "transport-cc")
+	}
+	describeFormats(p, l.formats, feedback)
 }
 
 // Tracks are the tracks that were agreed on, video first.
 func (r *Receiver) Tracks() []media.Track { return r.tracks }
 
-// Start lets bursts through; what came before waits.
-func (r *Receiver) Start() { r.once.Do(func() { close(r.started) }) }
-
 // RequestKeyFrame asks the peer for a key frame (RFC 4585 §6.3.1). It never blocks.
 func (r *Receiver) RequestKeyFrame(track int) {
-	select {
-	case r.keys <- track:
-	default: // sixteen are under way
+	if ssrc := r.ssrcs[track].Load(); ssrc != 0 {
+		r.sendControl(&rtcp.PictureLossIndication{SenderSSRC: r.ssrc, MediaSSRC: ssrc})
 	}
 }
 
-func (r *Receiver) sendRequests() {
-	for {
-		select {
-		case track := <-r.keys:
-			r.ssrcMu.Lock()
-			ssrc := r.ssrcs[track]
-			r.ssrcMu.Unlock()
-			if ssrc != 0 {
-				_ = r.pc.WriteRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: uint32(ssrc)}})
+// secured implements side.
+func (r *Receiver) secured(k keys, _ arrival) error {
+	o, err := newOpener(k)
+	if err != nil {
+		return err
+	}
+	r.in.Lock()
+	defer r.in.Unlock()
+	r.opener = o
+	return nil
+}
+
+// moved implements side: where media comes from does not matter.
+func (r *Receiver) moved(arrival) {}
+
+// over implements side. It may be called while a burst is being handed on.
+func (r *Receiver) over(arrival) {
+	r.endpoint.spawn(func() {
+		r.in.Lock()
+		defer r.in.Unlock()
+		r.closed = true
+		for i := range r.lanes {
+			l := &r.lanes[i]
+			if l.flush != nil {
+				l.flush.Stop()
 			}
-		case <-r.done:
-			return
+			if l.burst != nil {
+				l.burst.Release()
+				l.burst = nil
+			}
 		}
-	}
+	})
 }
 
-func (r *Receiver) onTrack(remote *webrtc.TrackRemote, from *webrtc.RTPReceiver) {
-	track := -1
-	for i, t := range r.tracks {
-		if kindOf(t.Kind) == remote.Kind() {
-			track = i
+// control implements side: sender reports tie a track's clock to the peer's wall clock.
+func (r *Receiver) control(packets []rtcp.Packet) {
+	now := time.Now()
+	r.in.Lock()
+	defer r.in.Unlock()
+	for _, p := range packets {
+		sr, ok := p.(*rtcp.SenderReport)
+		if !ok || sr.NTPTime == 0 {
+			continue
 		}
-	}
-	r.ssrcMu.Lock()
-	taken := track < 0 || r.ssrcs[track] != 0
-	if !taken {
-		r.ssrcs[track] = remote.SSRC()
-	}
-	r.ssrcMu.Unlock()
-	if taken {
-		return // a second track of a kind is not part of the stream
-	}
-	r.RequestKeyFrame(track)
-	r.spawn(func() { r.readReports(track, from) })
-	r.spawn(func() { r.readMedia(track, remote) })
-}
-
-// readReports ties the track's clock to the peer's wall clock until the session ends.
-func (r *Receiver) readReports(track int, from *webrtc.RTPReceiver) {
-	for {
-		packets, _, err := from.ReadRTCP()
-		if err != nil {
-			return
-		}
-		for _, p := range packets {
-			if sr, ok := p.(*rtcp.SenderReport); ok && sr.NTPTime != 0 {
-				r.clocks.set(track, sr.RTPTime, fromNTP(sr.NTPTime))
+		for i := range r.lanes {
+			if r.ssrcs[i].Load() == sr.SSRC {
+				r.clocks.set(i, sr.RTPTime, fromNTP(sr.NTPTime))
+				r.lanes[i].reception.report(sr.NTPTime, now)
 			}
 		}
 	}
@@ -177,72 +186,162 @@ func (r *Receiver) readReports(track int, from *webrtc.RTPReceiver) {
 // together is how long a burst waits for the rest of its frame.
 const together = 2 * time.Millisecond
 
-// readMedia groups a track's packets into bursts until the session ends.
-func (r *Receiver) readMedia(track int, remote *webrtc.TrackRemote) {
-	select {
-	case <-r.started:
-	case <-r.done:
+// media implements side: a packet is decrypted and put into its track's burst.
+func (r *Receiver) media(b []byte) {
+	now := time.Now()
+	r.in.Lock()
+	defer r.in.Unlock()
+	if r.opener == nil || r.closed {
 		return
 	}
-	buf := make([]byte, 1500)
-	var burst *media.Burst
-	var pad padding
-	flush := func() {
-		if burst != nil {
-			r.options.OnBurst(burst)
-			burst = nil
+	h := &r.header
+	n, err := h.Unmarshal(b)
+	if err != nil {
+		return
+	}
+	track := slices.IndexFunc(r.lanes, func(l inTrack) bool { return l.pt == h.PayloadType || l.rtxPT != 0 && l.rtxPT == h.PayloadType })
+	if track < 0 {
+		return
+	}
+	payload, err := r.opener.open(b, h, n)
+	if err != nil {
+		return
+	}
+	if r.wideID != 0 {
+		if ext := h.GetExtension(r.wideID); len(ext) >= 2 {
+			r.wide.Record(h.SSRC, binary.BigEndian.Uint16(ext), now.UnixMicro())
 		}
 	}
-	defer flush()
-	for {
-		wait := time.Time{}
-		if burst != nil {
-			wait = time.Now().Add(together)
+	if h.Padding && len(payload) > 0 {
+		payload = payload[:max(0, len(payload)-int(payload[len(payload)-1]))]
+	}
+	l := &r.lanes[track]
+	if h.PayloadType == l.rtxPT { // RFC 4588 §4: the number it had, then the payload
+		if len(payload) <= 2 {
+			return // sent to measure the path
 		}
-		_ = remote.SetReadDeadline(wait)
-		n, _, err := remote.Read(buf)
-		// Pion's buffer has a timeout of its own, that is no os.ErrDeadlineExceeded.
-		if late := net.Error(nil); errors.As(err, &late) && late.Timeout() {
-			flush()
-			continue
-		}
-		if err != nil {
+		h.SequenceNumber, payload = binary.BigEndian.Uint16(payload), payload[2:]
+		if !l.history.begun {
 			return
 		}
-		var h rtp.Header
-		at, err := h.Unmarshal(buf[:n])
-		if err != nil {
-			continue
-		}
-		payload := buf[at:n]
-		if h.Padding && len(payload) > 0 {
-			payload = payload[:max(0, len(payload)-int(payload[len(payload)-1]))]
-		}
-		if len(payload) == 0 {
-			pad.skip(h.SequenceNumber) // sent to measure the path
-			continue
-		}
-		if burst != nil && burst.Timestamp != h.Timestamp {
-			flush()
-		}
-		if burst == nil {
-			burst = r.open(track, h.Timestamp)
-		}
-		seq := pad.number(h.SequenceNumber)
-		if !burst.Append(seq, h.Marker, payload) && len(payload) <= media.MaxPayload {
-			flush()
-			burst = r.open(track, h.Timestamp)
-			burst.Append(seq, h.Marker, payload)
-		}
-		if h.Marker || r.tracks[track].Kind == media.Audio {
-			flush()
-		}
+	} else if !r.known(track, h.SSRC) {
+		return // a second track of a kind is not part of the stream
+	} else {
+		l.reception.add(h.SequenceNumber, h.Timestamp, now)
+	}
+	r.take(track, h, payload, now)
+	if !now.Before(r.next) {
+		r.tell(now)
 	}
 }
 
-func (r *Receiver) open(track int, timestamp uint32) *media.Burst {
-	b := media.NewBurst(track, timestamp)
-	b.Arrived = time.Now().UnixNano()
-	b.Captured = r.clocks.captured(track, timestamp, b.Arrived)
-	return b
+// known reports whether a source is the track's: the first that sends is.
+func (r *Receiver) known(track int, ssrc uint32) bool {
+	if r.ssrcs[track].CompareAndSwap(0, ssrc) && r.lanes[track].video {
+		r.RequestKeyFrame(track)
+	}
+	return r.ssrcs[track].Load() == ssrc
+}
+
+// take puts a packet into its burst.
+func (r *Receiver) take(track int, h *rtp.Header, payload []byte, now time.Time) {
+	l := &r.lanes[track]
+	fresh, torn := l.history.add(h.SequenceNumber, now)
+	if torn && l.video {
+		r.RequestKeyFrame(track)
+	}
+	switch {
+	case !fresh || len(payload) > media.MaxPayload:
+		return
+	case len(payload) == 0:
+		l.pad.skip(h.SequenceNumber) // sent to measure the path
+		return
+	}
+	if l.burst != nil && l.burst.Timestamp != h.Timestamp {
+		r.handOn(l)
+	}
+	seq := l.pad.number(h.SequenceNumber)
+	if l.burst == nil || !l.burst.Append(seq, h.Marker, payload) {
+		r.handOn(l)
+		l.burst = media.NewBurst(track, h.Timestamp)
+		l.burst.Arrived = now.UnixNano()
+		l.burst.Captured = r.clocks.captured(track, h.Timestamp, l.burst.Arrived)
+		l.burst.Append(seq, h.Marker, payload)
+		if l.video && !h.Marker {
+			r.flushAfter(l)
+		}
+	}
+	if h.Marker || !l.video {
+		r.handOn(l)
+	}
+}
+
+// flushAfter hands on what there is of a frame whose end does not come.
+func (r *Receiver) flushAfter(l *inTrack) {
+	if l.flush != nil {
+		l.flush.Reset(together)
+		return
+	}
+	l.flush = time.AfterFunc(together, func() {
+		r.in.Lock()
+		defer r.in.Unlock()
+		if l.burst == nil || r.closed {
+			return
+		}
+		if wait := together - time.Duration(time.Now().UnixNano()-l.burst.Arrived); wait > 0 {
+			l.flush.Reset(wait) // it is the burst after the one that the timer was for
+			return
+		}
+		r.handOn(l)
+	})
+}
+
+func (r *Receiver) handOn(l *inTrack) {
+	if b := l.burst; b != nil {
+		l.burst = nil
+		r.onBurst(b)
+	}
+}
+
+// How often the peer is told of what came.
+const (
+	tellEvery  = 20 * time.Millisecond // what is missing
+	wideEvery  = 60 * time.Millisecond // transport-wide arrival times
+	reportEach = time.Second           // receiver reports (RFC 3550 §6.4.2)
+)
+
+// tell sends the peer NACKs, arrival times and reports.
+func (r *Receiver) tell(now time.Time) {
+	r.next = now.Add(tellEvery)
+	var packets []rtcp.Packet
+	for i := range r.lanes {
+		l := &r.lanes[i]
+		if !l.video {
+			continue // what is missing of sound is concealed before it could come
+		}
+		seqs, lost := l.history.ask(now)
+		if len(seqs) > 0 {
+			packets = append(packets, &rtcp.TransportLayerNack{SenderSSRC: r.ssrc, MediaSSRC: r.ssrcs[i].Load(), Nacks: rtcp.NackPairsFromSequenceNumbers(seqs)})
+		}
+		if lost {
+			packets = append(packets, &rtcp.PictureLossIndication{SenderSSRC: r.ssrc, MediaSSRC: r.ssrcs[i].Load()})
+		}
+	}
+	if r.wideID != 0 && now.Sub(r.toldWide) >= wideEvery {
+		r.toldWide = now
+		packets = append(packets, r.wide.BuildFeedbackPacket()...)
+	}
+	if now.Sub(r.told) >= reportEach {
+		r.told = now
+		report := &rtcp.ReceiverReport{SSRC: r.ssrc}
+		for i := range r.lanes {
+			if ssrc := r.ssrcs[i].Load(); ssrc != 0 {
+				report.Reports = append(report.Reports, r.lanes[i].reception.make(ssrc, now))
+			}
+		}
+		packets = append(packets, report)
+	}
+	if len(packets) > 0 {
+		r.sendControl(packets...)
+	}
 }

@@ -154,6 +154,16 @@ func (p *publisher) send(t *testing.T, seq uint16, ts uint32, marker bool, paylo
 	}
 }
 
+// field is the value of the first line of a description that begins with prefix.
+func field(sdp, prefix string) string {
+	for line := range strings.Lines(sdp) {
+		if v, ok := strings.CutPrefix(line, prefix); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
 func TestRoad(t *testing.T) {
 	e := listen(t)
 	bursts := make(chan *media.Burst, 64)
@@ -172,7 +182,6 @@ func TestRoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Start()
 	accept(t, pub.pc, answer)
 	await(t, up, "the publisher's connection")
 	await(t, pub.up, "the connection at the publisher")
@@ -332,7 +341,6 @@ func TestFrameInParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	r.Start()
 	accept(t, pub.pc, answer)
 	await(t, pub.up, "the connection at the publisher")
 	for i, part := range []string{"the first part", "the second part", "the last part"} {
@@ -353,7 +361,6 @@ func TestICERestartKeepsTheSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Start()
 	accept(t, pub.pc, answer)
 	await(t, up, "the connection")
 	await(t, pub.up, "the connection at the publisher")
@@ -535,11 +542,14 @@ func FuzzOffer(f *testing.F) {
 	f.Add("v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n")
 	f.Add("v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0 111\r\na=rtpmap:111 opus/48000/2\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		sections, _, err := parseOffer(text)
-		if err != nil && !errors.Is(err, ErrBadSDP) {
-			t.Fatalf("error %v is not ErrBadSDP", err)
+		d, err := parseDescription(text)
+		if err != nil {
+			if !errors.Is(err, ErrBadSDP) {
+				t.Fatalf("error %v is not ErrBadSDP", err)
+			}
+			return
 		}
-		for _, s := range sections {
+		for _, s := range d.sections {
 			choosePublished(s.formats, DefaultCodecs())
 			chooseFor(h264, s.formats)
 		}

@@ -70,29 +70,37 @@ func newSealer(k keys) (*sealer, error) {
 		}
 		return s, nil
 	}
-	key, err := derive(k.ourKey, k.ourSalt, labelEncryption, k.profile.key)
+	var err error
+	s.aead, s.salt, err = sessionKeys(k.ourKey, k.ourSalt, labelEncryption, labelSalt)
+	return s, err
+}
+
+// sessionKeys derives a session key and salt for an AEAD profile (RFC 7714 §11, RFC 3711 §4.3).
+func sessionKeys(master, masterSalt []byte, encryption, salting byte) (aead cipher.AEAD, salt [12]byte, err error) {
+	key, err := derive(master, masterSalt, encryption, len(master))
 	if err != nil {
-		return nil, err
+		return nil, salt, err
 	}
-	salt, err := derive(k.ourKey, k.ourSalt, labelSalt, len(s.salt))
+	s, err := derive(master, masterSalt, salting, len(salt))
 	if err != nil {
-		return nil, err
+		return nil, salt, err
 	}
-	copy(s.salt[:], salt)
 	block, err := aes.NewCipher(key)
 	if err != nil {
-		return nil, fmt.Errorf("make SRTP keys: %w", err)
+		return nil, salt, fmt.Errorf("make SRTP keys: %w", err)
 	}
-	if s.aead, err = cipher.NewGCM(block); err != nil {
-		return nil, fmt.Errorf("make SRTP keys: %w", err)
+	if aead, err = cipher.NewGCM(block); err != nil {
+		return nil, salt, fmt.Errorf("make SRTP keys: %w", err)
 	}
-	return s, nil
+	return aead, [12]byte(s), nil
 }
 
 // Labels of the key derivation (RFC 3711 §4.3.1).
 const (
-	labelEncryption = 0
-	labelSalt       = 2
+	labelEncryption        = 0
+	labelSalt              = 2
+	labelControlEncryption = 3
+	labelControlSalt       = 5
 )
 
 // derive is the key derivation of RFC 3711 §4.3.3: AES in counter mode over the salt with the label.

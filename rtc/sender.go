@@ -3,15 +3,10 @@ package rtc
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"fmt"
-	"net/netip"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/pion/rtcp"
-	"github.com/pion/srtp/v3"
 
 	"sluice/media"
 	"sluice/udp"
@@ -27,33 +22,17 @@ type SenderOptions struct {
 }
 
 // Sender is a session that sends a group's bursts to a peer. Its methods may be called from any goroutine.
-// Once it is connected it has no goroutine of its own, but for a data channel.
 type Sender struct {
-	group   *Group
-	options SenderOptions
-	ours    credentials
-	sctp    outlet
-	mids    []string      // of the tracks; written before anybody else knows the session
-	done    chan struct{} // closed when the session ends
-	ended   atomic.Bool
-	opened  time.Time
-	heard   atomic.Int64 // when the last check came, Unix nanoseconds
+	session
+	group        *Group
+	onKeyRequest func(track int)
+	mids         []string // of the tracks; written before anybody else knows the session
 
-	mu              sync.Mutex
-	theirs          credentials
-	prints          fingerprints // of the peer's certificate, from its description
-	active          bool         // the peer begins DTLS
-	dataLine        bool         // the peer's description has a data channel's line
-	srID            uint32       // middle 32 bits of the NTP time in the last sender report (RFC 3550 §6.4.1)
-	srAt            time.Time
-	addrs           []arrival // from where checks came
-	at              arrival   // where media goes; host is nil until a check has come
-	atHeard         time.Time // when a check came from there last
-	dtls            *handshake
-	state           sessionState
-	rtcpIn, rtcpOut *srtp.Context
-	stats           SenderStats
-	quiet           bool // no check has come for a while
+	// Under the session's mu.
+	srID  uint32 // middle 32 bits of the NTP time in the last sender report (RFC 3550 §6.4.1)
+	srAt  time.Time
+	stats SenderStats
+	shard *shard // whose loop sends; nil before the session is connected
 
 	// The shard loop's.
 	lane    *lane
@@ -66,14 +45,6 @@ type Sender struct {
 	caught  []stamped  // timestamps given to the past, as long as the ring has packets of it
 	report  time.Time  // when the last sender report went out
 }
-
-type sessionState int
-
-const (
-	stateNew sessionState = iota
-	stateConnected
-	stateClosed
-)
 
 // stamped are packets up to a number that got a timestamp other than their burst's.
 type stamped struct {
@@ -113,169 +84,69 @@ func newSSRC() uint32 {
 	return binary.BigEndian.Uint32(b[:]) | 1
 }
 
-// newSender makes a session and lets checks reach it.
-func (g *Group) newSender(o SenderOptions, tracks []outTrack) (*Sender, error) {
+// newSender makes a session, which is to be opened.
+func (g *Group) newSender(o SenderOptions, tracks []outTrack) *Sender {
 	if o.OnKeyFrameRequest == nil {
 		o.OnKeyFrameRequest = func(int) {}
 	}
-	v := &Sender{group: g, options: o, ours: newCredentials(), done: make(chan struct{}), opened: time.Now(), tracks: tracks}
+	v := &Sender{group: g, onKeyRequest: o.OnKeyFrameRequest, tracks: tracks}
+	v.endpoint, v.side, v.events, v.label, v.data = g.endpoint, v, o.Events, o.Label, o.Data
 	for i := range tracks {
 		t := &tracks[i]
 		t.ssrc, t.rtx = newSSRC(), newSSRC()
 		t.rtxSeq = uint16(newSSRC()) & 0x7fff
 	}
-	e := g.endpoint
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return nil, ErrClosed
-	}
-	for _, h := range e.hosts {
-		if !h.add(v.ours.ufrag, v) {
-			return nil, fmt.Errorf("open a session: %w", ErrClosed)
-		}
-	}
-	e.senders[v] = struct{}{}
-	return v, nil
+	return v
 }
 
-// home is the shard that sends to the peer; nil before a check has come.
+// home is the shard that sends to the peer; nil before the session is connected.
 func (v *Sender) home() *shard {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.at.host == nil || v.state != stateConnected {
-		return nil
-	}
-	return v.group.endpoint.shards[v.at.shard]
+	return v.shard
 }
 
-// check implements party. The first check that is right tells where the peer is; later a nomination moves the media there, as when a
-// phone goes from one network to another.
-func (v *Sender) check(a arrival, b []byte, bind func()) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	c, err := readCheck(b, v.ours)
-	if err != nil || v.state == stateClosed {
-		return
-	}
-	v.heard.Store(time.Now().UnixNano())
-	if v.quiet {
-		v.quiet = false
-		if f := v.options.Events.OnRestored; f != nil {
-			v.group.endpoint.spawn(f)
-		}
-	}
-	answer, err := answerCheck(c, a.from, v.ours)
-	if err != nil {
-		return
-	}
-	socket := a.host.sockets[a.shard]
-	_ = socket.WriteTo(answer, a.from) // lost, as on any path
-	if c.conflict {
-		return
-	}
-	known := slices.Contains(v.addrs, a)
-	if !known {
-		bind()
-		if len(v.addrs) == maxAddrs {
-			old := v.addrs[0]
-			v.addrs = v.addrs[1:]
-			old.host.remove("", v, old.from)
-		}
-		v.addrs = append(v.addrs, a)
-	}
-	now := time.Now()
-	switch stale := now.Sub(v.atHeard) > rebound; {
-	case a == v.at:
-	case v.at.host == nil, c.nominate, stale: // stale: a NAT on the way has given the peer another address
-		v.moveLocked(a)
-	default:
-		now = v.atHeard
-	}
-	v.atHeard = now
-	if !v.active && len(v.prints) > 0 {
-		v.beginDTLSLocked(a)
-	}
-	if v.state == stateNew && !known && v.theirs.ufrag != "" {
-		if again, err := makeCheck(v.ours, v.theirs); err == nil {
-			_ = socket.WriteTo(again, a.from)
-		}
-	}
-}
-
-// rebound is how long an address is silent before a check from another one, which was not nominated, moves the media there.
-const rebound = 3 * time.Second
-
-// moveLocked sends media to another address from now on. The shard stays: any socket of the port reaches any peer.
-func (v *Sender) moveLocked(a arrival) {
-	if v.at.host != nil {
-		a.shard = v.at.shard
-	}
-	v.at = a
-	if v.state == stateConnected {
-		v.group.endpoint.shards[a.shard].post(task{call: func(*shard) { v.aim(a) }})
-	}
-}
-
-// aim is moveLocked in the shard's loop.
-func (v *Sender) aim(a arrival) {
-	v.host = v.group.endpoint.hostIndex(a.host)
-	v.addr = a.host.sockets[a.shard].MakeAddr(a.from)
-}
-
-// packet implements party: DTLS and SRTCP (RFC 7983 §7).
-func (v *Sender) packet(a arrival, b []byte) {
-	switch {
-	case b[0] >= 20 && b[0] <= 63:
-		v.dtlsPacket(a, b)
-	case b[0] >= 128 && b[0] <= 191:
-		v.rtcpPacket(b)
-	}
-}
-
-// unbind implements party.
-func (v *Sender) unbind(h *host, from netip.AddrPort) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	kept := v.addrs[:0]
-	for _, a := range v.addrs {
-		if a.host != h || a.from != from {
-			kept = append(kept, a)
-		}
-	}
-	v.addrs = kept
-}
-
-// connected is called by the handshake's goroutine with the keys.
-func (v *Sender) connected(k keys) error {
+// secured implements side: the session gets a shard.
+func (v *Sender) secured(k keys, at arrival) error {
 	seal, err := newSealer(k)
 	if err != nil {
 		return err
 	}
-	in, err := srtp.CreateContext(k.theirKey, k.theirSalt, k.profile.srtp)
-	if err != nil {
-		return fmt.Errorf("make SRTCP keys: %w", err)
-	}
-	out, err := srtp.CreateContext(k.ourKey, k.ourSalt, k.profile.srtp)
-	if err != nil {
-		return fmt.Errorf("make SRTCP keys: %w", err)
-	}
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	if v.state == stateClosed {
-		v.mu.Unlock()
 		return ErrClosed
 	}
-	v.state, v.rtcpIn, v.rtcpOut = stateConnected, in, out
-	at := v.at
-	v.mu.Unlock()
-	v.group.endpoint.shards[at.shard].post(task{call: func(*shard) {
+	v.shard = v.endpoint.place()
+	v.shard.post(task{call: func(sh *shard) {
 		v.seal = seal
-		v.aim(at)
+		v.aim(sh, at)
 	}})
-	if f := v.options.Events.OnConnected; f != nil {
-		f()
-	}
 	return nil
+}
+
+// moved implements side.
+func (v *Sender) moved(at arrival) {
+	if sh := v.home(); sh != nil {
+		sh.post(task{call: func(sh *shard) { v.aim(sh, at) }})
+	}
+}
+
+// aim sends to an address, in the shard's loop. Any socket of the port reaches any peer.
+func (v *Sender) aim(sh *shard, at arrival) {
+	v.host = v.endpoint.hostIndex(at.host)
+	v.addr = sh.sockets[v.host].MakeAddr(at.from)
+}
+
+// media implements side: a viewer sends none.
+func (v *Sender) media([]byte) {}
+
+// over implements side.
+func (v *Sender) over(arrival) {
+	if sh := v.home(); sh != nil {
+		sh.viewers.Add(-1)
+		sh.post(task{call: v.leave})
+	}
 }
 
 // joined begins the media, in the shard's loop.
@@ -421,17 +292,17 @@ func (v *Sender) sendReport(sh *shard) {
 	if err != nil {
 		return
 	}
+	sh.room(v.host)
+	at := len(sh.arena)
 	v.mu.Lock()
 	v.srID, v.srAt = uint32(toNTP(v.lane.tracks[0].captured)>>16), sh.now
-	sealed, err := v.rtcpOut.EncryptRTCP(nil, plain, nil)
+	sealed, err := v.rtcp.seal(sh.arena, plain)
 	v.mu.Unlock()
 	if err != nil {
 		return
 	}
-	sh.room(v.host)
-	at := len(sh.arena)
-	sh.arena = append(sh.arena, sealed...)
-	sh.batches[v.host].Add(&v.addr, sh.arena[at:], len(sealed))
+	sh.arena = sealed
+	sh.batches[v.host].Add(&v.addr, sh.arena[at:], len(sh.arena)-at)
 }
 
 // sendAgain answers a NACK, in the shard's loop: as RTX where that was agreed on (RFC 4588 §4), else the same packet.
@@ -500,93 +371,11 @@ func (v *Sender) leave(*shard) {
 	}
 }
 
-// age says whether the session should end: ErrTimeout, ErrDisconnected, or nil.
-func (v *Sender) age(now time.Time, connectWithin time.Duration) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	unheard := now.UnixNano() - v.heard.Load()
-	v.quiet = v.state == stateConnected && unheard > int64(hush)
-	switch {
-	case v.state == stateNew && now.Sub(v.opened) > connectWithin:
-		return ErrTimeout
-	case v.state == stateConnected && unheard > int64(silence):
-		return ErrDisconnected
-	}
-	return nil
-}
-
 // Stats are what the peer has said last.
 func (v *Sender) Stats() SenderStats {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.stats
-}
-
-// AddCandidate takes a candidate of the peer.
-func (v *Sender) AddCandidate(c Candidate) error { return checkCandidate(c) }
-
-// RestartICE takes the peer's new credentials and returns ours (RFC 8445 §9): the session goes on over
-// whatever path the peer checks next.
-func (v *Sender) RestartICE(ufrag, pwd string) (newUfrag, newPwd string, err error) {
-	if !iceChars(ufrag, 4) || !iceChars(pwd, 22) {
-		return "", "", fmt.Errorf("%w: ice-ufrag or ice-pwd is malformed", ErrBadSDP)
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.state == stateClosed {
-		return "", "", ErrClosed
-	}
-	old := v.ours
-	v.ours, v.theirs = newCredentials(), credentials{ufrag, pwd}
-	for _, h := range v.group.endpoint.hosts {
-		h.add(v.ours.ufrag, v)
-		h.remove(old.ufrag, v)
-	}
-	return v.ours.ufrag, v.ours.pwd, nil
-}
-
-// SendMessage sends a message on the data channel that was opened last; without one it is dropped.
-func (v *Sender) SendMessage(m media.Message) { v.sctp.send(m) }
-
-// Close ends the session without a word to Events.
-func (v *Sender) Close() { v.end() }
-
-// fail ends the session and says why.
-func (v *Sender) fail(reason error) {
-	if v.end() {
-		if f := v.options.Events.OnClosed; f != nil {
-			f(reason)
-		}
-	}
-}
-
-// end ends the session; only the first call does, and reports true.
-func (v *Sender) end() bool {
-	if v.ended.Swap(true) {
-		return false
-	}
-	close(v.done)
-	v.mu.Lock()
-	v.state = stateClosed
-	addrs, at, dtls, ufrag := v.addrs, v.at, v.dtls, v.ours.ufrag
-	v.mu.Unlock()
-	if dtls != nil {
-		dtls.close()
-	}
-	e := v.group.endpoint
-	for _, h := range e.hosts {
-		h.remove(ufrag, v)
-	}
-	for _, a := range addrs {
-		a.host.remove("", v, a.from)
-	}
-	if at.host != nil {
-		e.shards[at.shard].post(task{call: v.leave})
-	}
-	e.mu.Lock()
-	delete(e.senders, v)
-	e.mu.Unlock()
-	return true
 }
 
 // NTP counts from 1900, Unix time from 1970 (RFC 3550 §4).

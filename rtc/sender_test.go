@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 
@@ -428,11 +430,10 @@ func TestStrangersDoNotTakeAPublishersAddress(t *testing.T) {
 	e := listen(t)
 	bursts := make(chan *media.Burst, 1024)
 	pub := newPublisher(t)
-	r, answer, err := e.AnswerReceiver(offer(t, pub.pc, nil), ReceiverOptions{OnBurst: func(b *media.Burst) { bursts <- b }})
+	_, answer, err := e.AnswerReceiver(offer(t, pub.pc, nil), ReceiverOptions{OnBurst: func(b *media.Burst) { bursts <- b }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Start()
 	accept(t, pub.pc, answer)
 	await(t, pub.up, "the publisher's connection")
 	stranger, strangers, err := e.AnswerReceiver(offer(t, newPublisher(t).pc, nil), ReceiverOptions{OnBurst: func(b *media.Burst) { b.Release() }})
@@ -473,23 +474,78 @@ func FuzzReceive(f *testing.F) {
 		f.Fatal(err)
 	}
 	h := e.hosts[0]
-	g := e.NewGroup([]media.Track{h264})
-	v, _, err := g.Offer(SenderOptions{})
+	v, _, err := e.NewGroup([]media.Track{h264}).Offer(SenderOptions{})
 	if err != nil {
 		f.Fatal(err)
 	}
-	known := netip.MustParseAddrPort("127.0.0.1:9")
-	h.bind(known, v)
+	r := &Receiver{onBurst: func(b *media.Burst) { b.Release() }, tracks: []media.Track{h264}, ssrcs: make([]atomic.Uint32, 1), wideID: 3, wide: twcc.NewRecorder(1),
+		lanes: []inTrack{{pt: 96, rtxPT: 97, video: true}}, clocks: newClocks([]media.Track{h264})}
+	r.endpoint, r.side = e, r
+	if err := r.open(); err != nil {
+		f.Fatal(err)
+	}
+	p := profiles()[0]
+	k := splitKeys(p, make([]byte, p.material()), false)
+	peers := map[netip.AddrPort]*session{netip.MustParseAddrPort("127.0.0.1:9"): &v.session, netip.MustParseAddrPort("127.0.0.1:19"): &r.session}
+	for from, s := range peers {
+		h.bind(from, s)
+		s.at = arrival{h, 0, from}
+		if err := s.connected(k); err != nil {
+			f.Fatal(err)
+		}
+	}
 	good, err := makeCheck(credentials{"abcd", "abcdefghijklmnopqrstuvwx"}, v.ours)
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, b := range [][]byte{good, {0, 1, 0, 0}, {22, 254, 253, 0, 0}, {21, 254, 253}, {128, 200, 0, 1}, {144, 206, 0, 2, 0, 0, 0, 0}} {
+	for _, b := range [][]byte{good, {0, 1, 0, 0}, {22, 254, 253, 0, 0}, {21, 254, 253}, {128, 200, 0, 1, 1, 1, 1, 1}, {144, 206, 0, 2, 0, 0, 0, 0, 1, 1, 1, 1},
+		{128, 96, 0, 1, 0, 0, 0, 0, 1, 1, 1, 1, 65, 1}, {176, 225, 0, 2, 0, 0, 0, 0, 1, 1, 1, 1, 190, 222, 0, 1, 49, 0, 1, 0, 65, 1, 0, 1}, {160, 97, 0, 2, 0, 0, 0, 0, 1, 1, 1, 2, 0, 1, 65, 1}} {
 		f.Add(b)
 	}
+	seal, err := newSealer(k)
+	if err != nil {
+		f.Fatal(err)
+	}
+	control, err := newSRTCP(k)
+	if err != nil {
+		f.Fatal(err)
+	}
+	index := uint32(0)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h.receive(arrival{h, 0, known}, b)
+		for from := range peers {
+			h.receive(arrival{h, 0, from}, append([]byte(nil), b...))
+			if len(b) < headerSize || b[0] < 128 || b[0] > 191 {
+				continue
+			}
+			var sealed []byte // and as from a peer that has the keys
+			if b[1] >= 192 && b[1] <= 223 {
+				sealed, err = control.seal(nil, b)
+			} else {
+				sealed, err = resealed(seal, b, &index)
+			}
+			if err == nil {
+				h.receive(arrival{h, 0, from}, sealed)
+			}
+		}
 	})
+}
+
+// resealed encrypts a packet, whatever its header is, with the next sequence number.
+func resealed(s *sealer, b []byte, index *uint32) ([]byte, error) {
+	var h rtp.Header
+	n, err := h.Unmarshal(b)
+	if err != nil {
+		return nil, err
+	}
+	*index++
+	header := append([]byte(nil), b[:n]...)
+	binary.BigEndian.PutUint16(header[2:], uint16(*index))
+	nonce := s.salt
+	binary.BigEndian.PutUint32(nonce[2:], binary.BigEndian.Uint32(nonce[2:])^h.SSRC)
+	binary.BigEndian.PutUint32(nonce[6:], binary.BigEndian.Uint32(nonce[6:])^(*index>>16))
+	nonce[10] ^= byte(*index >> 8)
+	nonce[11] ^= byte(*index)
+	return s.aead.Seal(header, nonce[:], b[n:], header), nil
 }
 
 func BenchmarkLoop(b *testing.B) {

@@ -2,12 +2,14 @@ package rtc
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
-	"strings"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/pion/webrtc/v4"
+	"github.com/pion/rtcp"
 
 	"sluice/media"
 )
@@ -29,162 +31,247 @@ type Events struct {
 	OnClosed func(reason error)
 }
 
-// session is a publisher's peer connection, its life and its data channels.
+// session is what publishers' and viewers' sessions have in common: ICE, DTLS, SRTCP, data channels, and an end.
+// Once it is connected it has no goroutine of its own, but for a data channel.
 type session struct {
 	endpoint *Endpoint
-	pc       *webrtc.PeerConnection
+	side     side
 	events   Events
-	timeout  *time.Timer
-	data     channels
-	work     sync.WaitGroup // the session's own goroutines
-	done     chan struct{}  // closed when the session begins to end
-	ended    chan struct{}  // closed when it has ended
+	label    string // of the data channel that we open
+	sctp     outlet
+	done     chan struct{} // closed when the session ends
+	ended    atomic.Bool
+	opened   time.Time
+	heard    atomic.Int64 // when the last check came, Unix nanoseconds
 
-	life      sync.Mutex // guards timeout, closing and additions to work
-	closing   bool
-	mu        sync.Mutex // serialises negotiation
-	remote    string     // the last description from the peer
-	closeOnce sync.Once
-	connected sync.Once
+	mu       sync.Mutex
+	ours     credentials
+	theirs   credentials
+	prints   fingerprints // of the peer's certificate, from its description
+	active   bool         // the peer begins DTLS
+	data     bool         // we open a data channel
+	dataLine bool         // the peer's description has a data channel's line
+	addrs    []arrival    // from where checks came
+	at       arrival      // where media goes; host is nil until a check has come
+	atHeard  time.Time    // when a check came from there last
+	dtls     *handshake
+	state    sessionState
+	rtcp     *srtcp // nil before the session is connected
+	quiet    bool   // no check has come for a while
 }
 
-// newSession makes a session whose goroutines begin with its negotiation.
-func (e *Endpoint) newSession(api *webrtc.API, events Events) (*session, error) {
-	pc, err := api.NewPeerConnection(webrtc.Configuration{Certificates: []webrtc.Certificate{e.cert}})
-	if err != nil {
-		return nil, fmt.Errorf("open a session: %w", err)
-	}
-	s := &session{endpoint: e, pc: pc, events: events, done: make(chan struct{}), ended: make(chan struct{})}
-	s.data.onMessage = events.OnMessage
+// side is the part of a session that knows its media. None of its methods is called with the session's mu held.
+type side interface {
+	// secured has the keys, and where the peer is: media can flow.
+	secured(k keys, at arrival) error
+	// moved says that media goes to another address from now on.
+	moved(at arrival)
+	// media has a datagram of SRTP.
+	media(b []byte)
+	// control has the peer's RTCP.
+	control(packets []rtcp.Packet)
+	// over says that the session has ended; a zero arrival was never connected.
+	over(at arrival)
+}
+
+type sessionState int
+
+const (
+	stateNew sessionState = iota
+	stateConnected
+	stateClosed
+)
+
+// open lets checks reach the session.
+func (s *session) open() error {
+	s.ours, s.done, s.opened = newCredentials(), make(chan struct{}), time.Now()
+	e := s.endpoint
 	e.mu.Lock()
-	closed := e.closed
-	if !closed {
-		e.sessions[s] = struct{}{}
-	}
-	e.mu.Unlock()
-	if closed {
-		_ = pc.Close()
-		return nil, ErrClosed
-	}
-	pc.OnDataChannel(s.data.add)
-	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
-		switch state {
-		case webrtc.PeerConnectionStateConnected:
-			tell := events.OnRestored
-			s.connected.Do(func() {
-				s.stopTimer()
-				tell = events.OnConnected
-			})
-			if tell != nil {
-				tell()
-			}
-		case webrtc.PeerConnectionStateFailed:
-			go s.fail(ErrDisconnected) // closing waits for this callback to return
-		case webrtc.PeerConnectionStateClosed:
-			go s.fail(ErrLeft)
-		}
-	})
-	s.life.Lock()
-	defer s.life.Unlock()
-	s.timeout = time.AfterFunc(e.cfg.ConnectWithin, func() { s.fail(ErrTimeout) })
-	return s, nil
-}
-
-// fail ends the session and says why.
-func (s *session) fail(reason error) {
-	if s.close(reason) {
-		if f := s.events.OnClosed; f != nil {
-			f(reason)
-		}
-	}
-}
-
-// close ends the session; only the first call does, and reports true.
-func (s *session) close(error) (first bool) {
-	s.closeOnce.Do(func() {
-		first = true
-		s.stopTimer()
-		s.life.Lock()
-		s.closing = true
-		s.life.Unlock()
-		close(s.done)
-		s.data.close()
-		_ = s.pc.Close() // what it complains about is already gone
-		s.work.Wait()
-		s.endpoint.mu.Lock()
-		delete(s.endpoint.sessions, s)
-		s.endpoint.mu.Unlock()
-		close(s.ended)
-	})
-	return first
-}
-
-func (s *session) stopTimer() {
-	s.life.Lock()
-	defer s.life.Unlock()
-	s.timeout.Stop()
-}
-
-// spawn runs a goroutine that ends with the session.
-func (s *session) spawn(f func()) {
-	s.life.Lock()
-	defer s.life.Unlock()
-	if !s.closing {
-		s.work.Go(f)
-	}
-}
-
-// answer applies an offer and returns our answer with all candidates in it.
-func (s *session) answer(offer string) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer}); err != nil {
-		return "", fmt.Errorf("%w: %w", ErrBadSDP, err)
-	}
-	answer, err := s.pc.CreateAnswer(nil)
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrBadSDP, err)
-	}
-	if err := s.describe(answer); err != nil {
-		return "", err
-	}
-	s.remote = offer
-	return s.endpoint.announce(mended(s.pc.LocalDescription().SDP, offer)), nil
-}
-
-// describe sets our description and waits for its candidates, which takes no network round trip.
-func (s *session) describe(d webrtc.SessionDescription) error {
-	gathered := webrtc.GatheringCompletePromise(s.pc)
-	if err := s.pc.SetLocalDescription(d); err != nil {
-		return fmt.Errorf("%w: %w", ErrBadSDP, err)
-	}
-	select {
-	case <-gathered:
-		ours := credentials{field(s.pc.LocalDescription().SDP, "a=ice-ufrag:"), field(s.pc.LocalDescription().SDP, "a=ice-pwd:")}
-		for _, h := range s.endpoint.hosts {
-			h.admit(ours)
-		}
-		return nil
-	case <-s.done:
+	defer e.mu.Unlock()
+	if e.closed {
 		return ErrClosed
 	}
-}
-
-// field is the value of the first line of a description that begins with prefix.
-func field(sdp, prefix string) string {
-	for line := range strings.Lines(sdp) {
-		if v, ok := strings.CutPrefix(line, prefix); ok {
-			return strings.TrimSpace(v)
+	for _, h := range e.hosts {
+		if !h.add(s.ours.ufrag, s) {
+			return fmt.Errorf("open a session: %w", ErrClosed)
 		}
 	}
-	return ""
+	e.sessions[s] = struct{}{}
+	return nil
+}
+
+// meet takes the transport's part of the peer's description.
+func (s *session) meet(d *description) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.theirs, s.prints, s.active, s.dataLine = d.theirs, d.prints, d.active, d.data
+}
+
+// check has a connectivity check that names the session; bind makes its source address the session's. The first
+// that is right tells where the peer is; later a nomination moves the media there, as when a phone goes from one network to another.
+func (s *session) check(a arrival, b []byte, bind func()) {
+	s.mu.Lock()
+	moved := s.checkLocked(a, b, bind)
+	s.mu.Unlock()
+	if moved {
+		s.side.moved(a)
+	}
+}
+
+func (s *session) checkLocked(a arrival, b []byte, bind func()) (moved bool) {
+	c, err := readCheck(b, s.ours)
+	if err != nil || s.state == stateClosed {
+		return false
+	}
+	s.heard.Store(time.Now().UnixNano())
+	if s.quiet {
+		s.quiet = false
+		if f := s.events.OnRestored; f != nil {
+			s.endpoint.spawn(f)
+		}
+	}
+	answer, err := answerCheck(c, a.from, s.ours)
+	if err != nil {
+		return false
+	}
+	_ = a.socket().WriteTo(answer, a.from) // lost, as on any path
+	if c.conflict {
+		return false
+	}
+	known := slices.Contains(s.addrs, a)
+	if !known {
+		bind()
+		if len(s.addrs) == maxAddrs {
+			old := s.addrs[0]
+			s.addrs = s.addrs[1:]
+			old.host.remove("", s, old.from)
+		}
+		s.addrs = append(s.addrs, a)
+	}
+	now := time.Now()
+	switch stale := now.Sub(s.atHeard) > rebound; {
+	case a == s.at:
+	case s.at.host == nil, c.nominate, stale: // stale: a NAT on the way has given the peer another address
+		s.at = a
+		moved = s.state == stateConnected
+	default:
+		now = s.atHeard
+	}
+	s.atHeard = now
+	if !s.active && len(s.prints) > 0 {
+		s.beginDTLSLocked(a)
+	}
+	if s.state == stateNew && !known && s.theirs.ufrag != "" {
+		if again, err := makeCheck(s.ours, s.theirs); err == nil {
+			_ = a.socket().WriteTo(again, a.from)
+		}
+	}
+	return moved
+}
+
+// rebound is how long an address is silent before a check from another one, which was not nominated, moves the media there.
+const rebound = 3 * time.Second
+
+// maxAddrs is from how many addresses a session's checks may come; the oldest is forgotten for another.
+const maxAddrs = 16
+
+// packet has a datagram from an address of the session that is no check (RFC 7983 §7); RFC 5761 §4 tells SRTCP from SRTP.
+func (s *session) packet(a arrival, b []byte) {
+	switch {
+	case b[0] >= 20 && b[0] <= 63:
+		s.dtlsPacket(a, b)
+	case b[0] < 128 || b[0] > 191 || len(b) < headerSize:
+	case b[1] >= 192 && b[1] <= 223:
+		s.rtcpPacket(b)
+	default:
+		s.side.media(b)
+	}
+}
+
+// unbind says that an address belongs to another session from now on.
+func (s *session) unbind(h *host, from netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addrs = slices.DeleteFunc(s.addrs, func(a arrival) bool { return a.host == h && a.from == from })
+}
+
+// rtcpPacket has a datagram of SRTCP. What does not decrypt, or was seen before, changes nothing.
+func (s *session) rtcpPacket(b []byte) {
+	s.mu.Lock()
+	if s.rtcp == nil || s.state != stateConnected {
+		s.mu.Unlock()
+		return
+	}
+	plain, err := s.rtcp.open(b)
+	s.mu.Unlock()
+	if err != nil {
+		return
+	}
+	if packets, err := rtcp.Unmarshal(plain); err == nil {
+		s.side.control(packets)
+	}
+}
+
+// sendControl sends RTCP to the peer at once. It never blocks.
+func (s *session) sendControl(packets ...rtcp.Packet) {
+	plain, err := rtcp.Marshal(packets)
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	if s.state != stateConnected {
+		s.mu.Unlock()
+		return
+	}
+	sealed, err := s.rtcp.seal(nil, plain)
+	at := s.at
+	s.mu.Unlock()
+	if err == nil {
+		_ = at.socket().WriteTo(sealed, at.from) // lost, as on any path
+	}
+}
+
+// connected is called by the handshake's goroutine with the keys.
+func (s *session) connected(k keys) error {
+	control, err := newSRTCP(k)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.state == stateClosed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	s.state, s.rtcp = stateConnected, control
+	at := s.at
+	s.mu.Unlock()
+	if err := s.side.secured(k, at); err != nil {
+		return err
+	}
+	if f := s.events.OnConnected; f != nil {
+		f()
+	}
+	return nil
+}
+
+// age says whether the session should end: ErrTimeout, ErrDisconnected, or nil.
+func (s *session) age(now time.Time, connectWithin time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	unheard := now.UnixNano() - s.heard.Load()
+	s.quiet = s.state == stateConnected && unheard > int64(hush)
+	switch {
+	case s.state == stateNew && now.Sub(s.opened) > connectWithin:
+		return ErrTimeout
+	case s.state == stateConnected && unheard > int64(silence):
+		return ErrDisconnected
+	}
+	return nil
 }
 
 // AddCandidate takes a candidate of the peer. An ICE-lite side sends no checks, so it is only looked at: a peer that
 // sends nonsense should know. Transports, types and host names of any kind pass (RFC 9725 §4.3.2).
-func (s *session) AddCandidate(c Candidate) error { return checkCandidate(c) }
-
-func checkCandidate(c Candidate) error {
+func (s *session) AddCandidate(c Candidate) error {
 	if c.Candidate == "" {
 		return nil
 	}
@@ -200,62 +287,64 @@ func checkCandidate(c Candidate) error {
 // RFC 8839 §5.1; the foundation may be empty.
 var candidateLine = regexp.MustCompile(`^(candidate:)?[^ ]* [0-9]{1,3} [^ ]+ [0-9]{1,10} [^ ]+ [0-9]{1,5} typ [^ ]+( .*)?$`)
 
-// ice lines of a description, RFC 8839 §5.4.
-var iceLine = regexp.MustCompile(`(?m)^a=ice-(ufrag|pwd):.*?(\r?)$`)
-
-// RestartICE takes the peer's new credentials and returns ours (RFC 8445 §9): the
-// session goes on over whatever path the peer checks next.
+// RestartICE takes the peer's new credentials and returns ours (RFC 8445 §9): the session goes on over
+// whatever path the peer checks next.
 func (s *session) RestartICE(ufrag, pwd string) (newUfrag, newPwd string, err error) {
 	if !iceChars(ufrag, 4) || !iceChars(pwd, 22) {
 		return "", "", fmt.Errorf("%w: ice-ufrag or ice-pwd is malformed", ErrBadSDP)
 	}
 	s.mu.Lock()
-	offer := s.remote
-	s.mu.Unlock()
-	if offer == "" {
-		return "", "", fmt.Errorf("%w: there is nothing to restart", ErrBadSDP)
+	defer s.mu.Unlock()
+	if s.state == stateClosed {
+		return "", "", ErrClosed
 	}
-	offer = iceLine.ReplaceAllStringFunc(offer, func(line string) string {
-		end := line[len(strings.TrimRight(line, "\r")):]
-		if strings.HasPrefix(line, "a=ice-ufrag:") {
-			return "a=ice-ufrag:" + ufrag + end
-		}
-		return "a=ice-pwd:" + pwd + end
-	})
-	answer, err := s.answer(offer)
-	if err != nil {
-		return "", "", err
+	old := s.ours
+	s.ours, s.theirs = newCredentials(), credentials{ufrag, pwd}
+	for _, h := range s.endpoint.hosts {
+		h.add(s.ours.ufrag, s)
+		h.remove(old.ufrag, s)
 	}
-	for _, line := range strings.Split(answer, "\r\n") {
-		if v, ok := strings.CutPrefix(line, "a=ice-ufrag:"); ok {
-			newUfrag = v
-		} else if v, ok := strings.CutPrefix(line, "a=ice-pwd:"); ok {
-			newPwd = v
-		}
-	}
-	return newUfrag, newPwd, nil
-}
-
-// iceChars checks a string of ice-chars (RFC 8839 §5.4) of at least least and at most 256.
-func iceChars(s string, least int) bool {
-	if len(s) < least || len(s) > 256 {
-		return false
-	}
-	for _, c := range s {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '+', c == '/':
-		default:
-			return false
-		}
-	}
-	return true
+	return s.ours.ufrag, s.ours.pwd, nil
 }
 
 // SendMessage sends a message on the data channel that was opened last; without one it is dropped.
-func (s *session) SendMessage(m media.Message) { s.data.send(m) }
+func (s *session) SendMessage(m media.Message) { s.sctp.send(m) }
 
-// Close ends the session without a word to Events; it waits for the session's goroutines.
-func (s *session) Close() {
-	s.close(ErrClosed)
-	<-s.ended
+// Close ends the session without a word to Events.
+func (s *session) Close() { s.end() }
+
+// fail ends the session and says why.
+func (s *session) fail(reason error) {
+	if s.end() {
+		if f := s.events.OnClosed; f != nil {
+			f(reason)
+		}
+	}
+}
+
+// end ends the session; only the first call does, and reports true.
+func (s *session) end() bool {
+	if s.ended.Swap(true) {
+		return false
+	}
+	close(s.done)
+	s.mu.Lock()
+	s.state = stateClosed
+	addrs, at, dtls, ufrag := s.addrs, s.at, s.dtls, s.ours.ufrag
+	s.mu.Unlock()
+	if dtls != nil {
+		dtls.close()
+	}
+	e := s.endpoint
+	for _, h := range e.hosts {
+		h.remove(ufrag, s)
+	}
+	for _, a := range addrs {
+		a.host.remove("", s, a.from)
+	}
+	s.side.over(at)
+	e.mu.Lock()
+	delete(e.sessions, s)
+	e.mu.Unlock()
+	return true
 }

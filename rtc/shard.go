@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/media"
@@ -12,22 +13,27 @@ import (
 // for each of its viewers writes the RTP headers, seals the packets and hands the frame to the kernel as one message,
 // many messages to a system call. Viewers are entries in slices; only the loop touches them.
 type shard struct {
-	index   int
-	sockets []*udp.Socket // by host
-	wake    chan struct{}
+	index    int
+	endpoint *Endpoint
+	sockets  []*udp.Socket // by host
+	wake     chan struct{}
+	viewers  atomic.Int32
+	pending  atomic.Bool // there is something in the inbox
 
 	mu     sync.Mutex
 	inbox  []task
 	queued int // packets in the inbox
 	closed bool
 
-	// The loop's own.
+	// The loop's own, or of whoever helps it: turn is held by the one who does.
+	turn    sync.Mutex
 	tasks   []task
 	batches []*udp.Batch // by host
 	arena   []byte       // sealed packets that are not sent yet
 	runs    []run
 	behind  []*Sender // those that have packets waiting, because of pacing
 	now     time.Time
+	due     time.Time // when those that are behind get more
 }
 
 // task is something for the loop to do, in the order in which it came. One of burst, call is set.
@@ -57,8 +63,8 @@ const (
 	paceFor   = 2 * time.Millisecond
 )
 
-func newShard(index int, sockets []*udp.Socket) *shard {
-	sh := &shard{index: index, sockets: sockets, wake: make(chan struct{}, 1), arena: make([]byte, 0, arenaSize+largest)}
+func newShard(e *Endpoint, index int, sockets []*udp.Socket) *shard {
+	sh := &shard{endpoint: e, index: index, sockets: sockets, wake: make(chan struct{}, 1), arena: make([]byte, 0, arenaSize+largest)}
 	for _, s := range sockets {
 		sh.batches = append(sh.batches, s.NewBatch())
 	}
@@ -85,7 +91,15 @@ func (sh *shard) post(t task) {
 		sh.queued += len(b.Packets)
 	}
 	sh.inbox = append(sh.inbox, t)
+	sh.pending.Store(true)
 	sh.mu.Unlock()
+	if sh.endpoint.receiving.Load() == 0 { // else settle comes
+		sh.signal()
+	}
+}
+
+// signal wakes the loop.
+func (sh *shard) signal() {
 	select {
 	case sh.wake <- struct{}{}:
 	default:
@@ -97,7 +111,6 @@ func (sh *shard) run(done <-chan struct{}) {
 	defer sh.close()
 	pace := time.NewTimer(time.Hour)
 	defer pace.Stop()
-	var due time.Time
 	for {
 		select {
 		case <-done:
@@ -105,33 +118,58 @@ func (sh *shard) run(done <-chan struct{}) {
 		case <-sh.wake:
 		case <-pace.C:
 		}
-		sh.mu.Lock()
-		sh.tasks, sh.inbox = sh.inbox, sh.tasks[:0]
-		sh.queued = 0
-		sh.mu.Unlock()
-		sh.now = time.Now()
-		for i := range sh.tasks {
-			t := &sh.tasks[i]
-			if t.burst != nil {
-				t.lane.send(sh, t.burst, t.resync)
-				t.burst.Release()
-			} else {
-				t.call(sh)
-			}
-			*t = task{}
-		}
-		if len(sh.behind) > 0 && !sh.now.Before(due) {
-			sh.catchUp()
-			due = sh.now.Add(paceFor)
-		}
-		sh.flush()
-		if len(sh.behind) > 0 {
+		sh.turn.Lock()
+		sh.work()
+		behind, due := len(sh.behind) > 0, sh.due
+		sh.turn.Unlock()
+		if behind {
 			pace.Reset(max(time.Until(due), 0))
 		}
 	}
 }
 
+// help does the loop's work instead of it, if it is not at it.
+func (sh *shard) help() {
+	if !sh.turn.TryLock() {
+		sh.signal() // who has the turn may have looked already
+		return
+	}
+	sh.work()
+	behind := len(sh.behind) > 0
+	sh.turn.Unlock()
+	if behind {
+		sh.signal() // it has the timer
+	}
+}
+
+// work does what is in the inbox, and what is due.
+func (sh *shard) work() {
+	sh.mu.Lock()
+	sh.tasks, sh.inbox = sh.inbox, sh.tasks[:0]
+	sh.queued = 0
+	sh.pending.Store(false)
+	sh.mu.Unlock()
+	sh.now = time.Now()
+	for i := range sh.tasks {
+		t := &sh.tasks[i]
+		if t.burst != nil {
+			t.lane.send(sh, t.burst, t.resync)
+			t.burst.Release()
+		} else {
+			t.call(sh)
+		}
+		*t = task{}
+	}
+	if len(sh.behind) > 0 && !sh.now.Before(sh.due) {
+		sh.catchUp()
+		sh.due = sh.now.Add(paceFor)
+	}
+	sh.flush()
+}
+
 func (sh *shard) close() {
+	sh.turn.Lock()
+	defer sh.turn.Unlock()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.closed = true

@@ -137,7 +137,7 @@ func TestOffersOfOtherPrograms(t *testing.T) {
 		want          []string
 	}{
 		{"chrome-156-whip", "", []string{"audio mid=0 opus/111 recvonly passive", "video mid=1 H264/108 rtx/109 recvonly passive"}},
-		{"chrome-156-simulcast", "", []string{"video mid=0 H264/108 recvonly passive"}},
+		{"chrome-156-simulcast", "", []string{"video mid=0 H264/108 rtx/109 recvonly passive"}},
 		{"chrome-79-whip", "", []string{"audio mid=0 opus/111 recvonly passive", "video mid=1 H264/125 rtx/107 recvonly passive"}},
 		{"firefox-whip", "", []string{"audio mid=0 opus/109 recvonly passive", "video mid=1 H264/126 rtx/127 recvonly passive"}},
 		{"safari-whip", "", []string{"audio mid=0 opus/111 recvonly passive", "video mid=1 H264/98 rtx/99 recvonly passive"}},

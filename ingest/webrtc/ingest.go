@@ -88,7 +88,6 @@ func (in *Ingest) Publish(ctx context.Context, r Request, offer string) (*Sessio
 	if up {
 		s.dataUp()
 	}
-	receiver.Start()
 	s.log.Debug("publisher's offer answered", "codecs", media.CodecNames(receiver.Tracks()))
 	return s, answer, nil
 }
