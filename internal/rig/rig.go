@@ -1,7 +1,7 @@
 // Package rig runs a cluster inside a test: origins, edges and a gateway with real sockets and a registry in memory,
 // publishers and viewers that come in by the gateway, and verbs for what can go wrong.
 //
-// Imports: cluster, cluster/memory, gateway, internal/config, load, media, node.
+// Imports: cluster, cluster/memory, gateway, internal/config, internal/impair, load, media, node.
 package rig
 
 import (

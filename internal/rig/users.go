@@ -2,17 +2,23 @@ package rig
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/nack"
+	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 
+	"sluice/internal/impair"
 	"sluice/load"
 	"sluice/media"
 )
@@ -20,6 +26,10 @@ import (
 // user is a WebRTC client that came in by WHIP or WHEP.
 type user struct {
 	pc       *webrtc.PeerConnection
+	behind   *impair.Config
+	path     *impair.Relay
+	packets  int  // in a frame that is published
+	plain    bool // no RTX
 	client   *load.Client
 	resource *load.Resource
 	once     sync.Once
@@ -28,21 +38,44 @@ type user struct {
 	forget   func()
 }
 
-func (c *Cluster) newUser() *user {
+const h264Line = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
+
+// Option says how a user comes.
+type Option func(*user)
+
+// Behind puts a bad network between the user and the node that has its media: [user.Path]. A publisher
+// behind one sends again what it is asked for.
+func Behind(cfg impair.Config) Option { return func(u *user) { u.behind = &cfg } }
+
+// InPackets is how many packets a publisher's frame has: 3 without it.
+func InPackets(n int) Option { return func(u *user) { u.packets = n } }
+
+// WithoutRTX makes a user that knows no RTX (RFC 4588), as many publishers are: packets are sent again as they were.
+func WithoutRTX() Option { return func(u *user) { u.plain = true } }
+
+// Path is the bad network that the user is behind.
+func (u *user) Path() *impair.Relay { return u.path }
+
+func (c *Cluster) newUser(options []Option) *user {
 	c.t.Helper()
 	t := c.t
+	u := &user{packets: 3, client: load.NewClient("", nil, true), done: make(chan struct{})}
+	for _, o := range options {
+		o(u)
+	}
 	m := &webrtc.MediaEngine{}
-	if err := m.RegisterDefaultCodecs(); err != nil {
+	registry := &interceptor.Registry{}
+	if err := errors.Join(u.codecs(m), u.equip(registry)); err != nil {
 		t.Fatal(err)
 	}
 	s := webrtc.SettingEngine{}
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
-	pc, err := webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithSettingEngine(s), webrtc.WithInterceptorRegistry(&interceptor.Registry{})).NewPeerConnection(webrtc.Configuration{})
-	if err != nil {
+	s.SetSRTPReplayProtectionWindow(1024) // as browsers have
+	var err error
+	if u.pc, err = webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithSettingEngine(s), webrtc.WithInterceptorRegistry(registry)).NewPeerConnection(webrtc.Configuration{}); err != nil {
 		t.Fatal(err)
 	}
-	u := &user{pc: pc, client: load.NewClient("", nil, true), done: make(chan struct{})}
 	u.forget = func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -52,6 +85,57 @@ func (c *Cluster) newUser() *user {
 	defer c.mu.Unlock()
 	c.users[u] = struct{}{}
 	return u
+}
+
+func (u *user) codecs(m *webrtc.MediaEngine) error {
+	if !u.plain {
+		return m.RegisterDefaultCodecs()
+	}
+	return m.RegisterCodec(webrtc.RTPCodecParameters{PayloadType: 102, RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeH264, ClockRate: 90000,
+		SDPFmtpLine: h264Line, RTCPFeedback: []webrtc.RTCPFeedback{{Type: "nack"}, {Type: "nack", Parameter: "pli"}}}}, webrtc.RTPCodecTypeVideo)
+}
+
+// equip gives a user behind a bad network what it needs there: reports, and packets to send again. What a viewer misses it
+// asks for itself.
+func (u *user) equip(registry *interceptor.Registry) error {
+	if u.behind == nil {
+		return nil
+	}
+	again, err := nack.NewResponderInterceptor()
+	if err != nil {
+		return err
+	}
+	reports, err := report.NewReceiverInterceptor()
+	if err != nil {
+		return err
+	}
+	registry.Add(again)
+	registry.Add(reports)
+	return nil
+}
+
+// host candidates of an answer, RFC 8839 §5.1: what comes before the address, the address, the port.
+var hostCandidate = regexp.MustCompile(`(?m)^(a=candidate:[^ ]+ 1 udp [0-9]+) ([0-9.]+) ([0-9]+) `)
+
+// detour opens the bad network and puts its address into an answer instead of the node's.
+func (u *user) detour(answer string) (string, error) {
+	found := hostCandidate.FindStringSubmatch(answer)
+	if found == nil {
+		return "", fmt.Errorf("no UDP candidate in the answer:\n%s", answer)
+	}
+	target, err := netip.ParseAddrPort(found[2] + ":" + found[3])
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	if u.path, err = impair.Listen(ctx, target, *u.behind); err != nil {
+		cancel()
+		return "", err
+	}
+	u.work.Go(func() { _ = u.path.Run(ctx) })
+	u.work.Go(func() { <-u.done; cancel() })
+	here := u.path.Addr()
+	return hostCandidate.ReplaceAllString(answer, fmt.Sprintf("${1} %s %d ", here.Addr(), here.Port())), nil
 }
 
 func (u *user) open(ctx context.Context, url string) error {
@@ -67,7 +151,13 @@ func (u *user) open(ctx context.Context, url string) error {
 	if u.resource, err = u.client.Offer(ctx, url, u.pc.LocalDescription().SDP); err != nil {
 		return err
 	}
-	return u.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: u.resource.Answer})
+	answer := u.resource.Answer
+	if u.behind != nil {
+		if answer, err = u.detour(answer); err != nil {
+			return err
+		}
+	}
+	return u.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer})
 }
 
 // Vanish ends a client as a pulled cable does: nobody is told by HTTP.
@@ -98,15 +188,16 @@ func (u *user) Leave() error {
 type Publisher struct {
 	*user
 	frames atomic.Int64
+	asked  atomic.Int64 // key frames
 	quiet  atomic.Bool
 }
 
 // Publish comes in by the gateway. An error is that of the first answer.
-func (c *Cluster) Publish(key media.Key) (*Publisher, error) {
+func (c *Cluster) Publish(key media.Key, options ...Option) (*Publisher, error) {
 	c.t.Helper()
-	p := &Publisher{user: c.newUser()}
+	p := &Publisher{user: c.newUser(options)}
 	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeH264, ClockRate: 90000,
-		SDPFmtpLine: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"}, "v", "s")
+		SDPFmtpLine: h264Line}, "v", "s")
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -124,6 +215,7 @@ func (c *Cluster) Publish(key media.Key) (*Publisher, error) {
 			for _, r := range packets {
 				if _, ok := r.(*rtcp.PictureLossIndication); ok {
 					wanted.Store(true)
+					p.asked.Add(1)
 				}
 			}
 		}
@@ -136,13 +228,35 @@ func (c *Cluster) Publish(key media.Key) (*Publisher, error) {
 	return p, nil
 }
 
+// Frames is how many frames were sent.
+func (p *Publisher) Frames() int { return int(p.frames.Load()) }
+
+// Asked is how many key frames were asked for.
+func (p *Publisher) Asked() int { return int(p.asked.Load()) }
+
 // Quiet stops or resumes the media while the session stays.
 func (p *Publisher) Quiet(on bool) { p.quiet.Store(on) }
+
+// frameSize is that of a frame in bytes: 432 kbit/s.
+const frameSize = 1800
+
+// stamp makes a packet say which it is, of which frame, and how many that has; stamped reads it.
+func stamp(payload []byte, frame, index, of int) {
+	binary.BigEndian.PutUint32(payload[2:], uint32(frame))
+	payload[6], payload[7] = byte(index), byte(of)
+}
+
+func stamped(payload []byte) (frame, index, of int, ok bool) {
+	if len(payload) < 8 || payload[6] >= payload[7] {
+		return 0, 0, 0, false
+	}
+	return int(binary.BigEndian.Uint32(payload[2:])), int(payload[6]), int(payload[7]), true
+}
 
 func (p *Publisher) send(track *webrtc.TrackLocalStaticRTP, wanted *atomic.Bool) {
 	tick := time.NewTicker(time.Second / 30)
 	defer tick.Stop()
-	payload := make([]byte, 1000)
+	payload := make([]byte, frameSize/p.packets)
 	seq, ts := uint16(time.Now().UnixNano()), uint32(time.Now().UnixNano())
 	for n := 0; ; n++ {
 		select {
@@ -157,11 +271,12 @@ func (p *Publisher) send(track *webrtc.TrackLocalStaticRTP, wanted *atomic.Bool)
 		if n%30 == 0 || wanted.Swap(false) {
 			payload[0], payload[1] = 0x65, 0x88
 		}
-		for i := range 3 {
+		for i := range p.packets {
 			if i > 0 {
 				payload[0] = 0x41
 			}
-			_ = track.WriteRTP(&rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: seq, Timestamp: ts, Marker: i == 2}, Payload: payload}) // before it connects nobody hears it
+			stamp(payload, int(p.frames.Load()), i, p.packets)
+			_ = track.WriteRTP(&rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: seq, Timestamp: ts, Marker: i == p.packets-1}, Payload: payload}) // before it connects nobody hears it
 			seq++
 		}
 		ts += 3000
@@ -186,12 +301,17 @@ type Viewer struct {
 	ended   atomic.Bool
 	request time.Time
 	first   time.Duration
+	seen    *Ledger // nil: nobody wants to know
 }
 
 // Watch comes in by the gateway. An error is that of the answer.
-func (c *Cluster) Watch(key media.Key) (*Viewer, error) {
+func (c *Cluster) Watch(key media.Key, options ...Option) (*Viewer, error) {
 	c.t.Helper()
-	v := &Viewer{user: c.newUser(), request: time.Now()}
+	v := &Viewer{user: c.newUser(options), request: time.Now()}
+	if v.behind != nil {
+		v.seen = newLedger(*v.behind)
+		v.work.Go(v.ask)
+	}
 	if _, err := v.pc.AddTransceiverFromKind(webrtc.RTPCodecTypeVideo, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}); err != nil {
 		c.t.Fatal(err)
 	}
@@ -202,11 +322,14 @@ func (c *Cluster) Watch(key media.Key) (*Viewer, error) {
 	})
 	v.pc.OnTrack(func(track *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
 		for {
-			p, _, err := track.ReadRTP()
+			p, attributes, err := track.ReadRTP()
 			if err != nil {
 				return
 			}
 			v.take(p)
+			if v.seen != nil {
+				v.seen.take(p, attributes.Get(webrtc.AttributeRtxSsrc) != nil)
+			}
 		}
 	})
 	if err := v.open(c.t.Context(), c.PlayURL(key)); err != nil {
@@ -242,6 +365,25 @@ func (v *Viewer) take(p *rtp.Packet) {
 			v.gap = max(v.gap, now.Sub(v.last))
 		}
 		v.last = now
+	}
+}
+
+// Seen is the ledger of a viewer behind a bad network.
+func (v *Viewer) Seen() *Ledger { return v.seen }
+
+// ask asks for what is missing, as browsers do.
+func (v *Viewer) ask() {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-v.done:
+			return
+		case now := <-tick.C:
+			if lost := v.seen.wanted(now); lost != nil {
+				_ = v.pc.WriteRTCP([]rtcp.Packet{lost}) // lost, as on any path
+			}
+		}
 	}
 }
 
