@@ -299,6 +299,9 @@ func (r *Receiver) flushAfter(l *inTrack) {
 func (r *Receiver) handOn(l *inTrack) {
 	if b := l.burst; b != nil {
 		l.burst = nil
+		if l.flush != nil {
+			l.flush.Stop()
+		}
 		r.onBurst(b)
 	}
 }
