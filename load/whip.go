@@ -37,6 +37,12 @@ func NewClient(token string, roots *x509.CertPool, insecure bool) *Client {
 	return &Client{http: &http.Client{Transport: t, Timeout: requestTimeout}, token: token}
 }
 
+// Limit bounds the connections to one host; as many are kept for the next request. It comes before the first request.
+func (c *Client) Limit(connections int) {
+	t := c.http.Transport.(*http.Transport)
+	t.MaxConnsPerHost, t.MaxIdleConnsPerHost, t.MaxIdleConns = connections, connections, 0
+}
+
 // Close closes the connections that are kept for the next request.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 

@@ -1,6 +1,6 @@
 // Command sluice is a real-time video cluster: every process of it, and the tools to run it.
 //
-// Imports: cluster, cluster/sqlite, gateway, internal/config, internal/lifecycle, load, media, node.
+// Imports: cluster, cluster/sqlite, gateway, internal/config, internal/lifecycle, load, load/crowd, media, node.
 package main
 
 import (
@@ -27,6 +27,7 @@ var (
 const (
 	exitFailed = 1
 	exitUsage  = 2
+	exitBroken = 3 // a threshold of sluice load
 	exitForced = 130
 )
 
@@ -46,6 +47,7 @@ type cli struct {
 	Gateway gatewayCmd `cmd:"" help:"Run the front door."`
 	Publish publishCmd `cmd:"" help:"Publish a file or a test pattern, as a user would."`
 	Play    playCmd    `cmd:"" help:"Watch a stream, as a user would, and report what was seen."`
+	Load    loadCmd    `cmd:"" help:"Load a server with publishers and viewers, measure what they see, find how many it carries."`
 	Nodes   nodesCmd   `cmd:"" help:"List the nodes of a cluster."`
 	Streams streamsCmd `cmd:"" help:"List the streams of a cluster."`
 	Check   checkCmd   `cmd:"" help:"Find every mistake in a configuration file and the environment."`
@@ -114,6 +116,10 @@ func run(ctx context.Context, args []string, env map[string]string, out, errs io
 		var usage usageError
 		if errors.As(err, &usage) {
 			return exitUsage
+		}
+		var broken thresholdError
+		if errors.As(err, &broken) {
+			return exitBroken
 		}
 		return exitFailed
 	}
