@@ -36,6 +36,7 @@ type Receiver struct {
 
 	in       sync.Mutex // guards what follows
 	opener   *opener
+	early    [][]byte // what came before the keys
 	header   rtp.Header
 	clocks   clocks
 	lanes    []inTrack
@@ -55,6 +56,7 @@ type inTrack struct {
 	reception reception
 	burst     *media.Burst // is being put together
 	flush     *time.Timer  // for a burst whose frame does not end
+	apart     int          // as many frames more are expected to come in parts; then there is a timer for them
 }
 
 // AnswerReceiver opens a session from the offer of a peer that will send. Of each kind of
@@ -86,7 +88,7 @@ func (e *Endpoint) AnswerReceiver(offer string, o ReceiverOptions) (*Receiver, s
 		chosen = append(chosen, f)
 		r.wideID = max(r.wideID, s.wideID)
 		r.tracks = append(r.tracks, media.Track{Kind: kind, Codec: f.codec})
-		r.lanes = append(r.lanes, inTrack{pt: f.pt, rtxPT: f.rtx, video: kind == media.Video, reception: reception{rate: int64(f.codec.ClockRate)}})
+		r.lanes = append(r.lanes, inTrack{pt: f.pt, rtxPT: f.rtx, video: kind == media.Video, apart: expectApart, reception: reception{rate: int64(f.codec.ClockRate)}})
 	}
 	if len(r.tracks) == 0 && !d.data {
 		return nil, "", fmt.Errorf("%w: it sends nothing", ErrBadSDP)
@@ -139,8 +141,15 @@ func (r *Receiver) secured(k keys, _ arrival) error {
 	r.in.Lock()
 	defer r.in.Unlock()
 	r.opener = o
+	for _, b := range r.early {
+		r.packetLocked(b)
+	}
+	r.early = nil
 	return nil
 }
+
+// maxEarly is how many packets are kept of a peer that is done with its handshake before we are.
+const maxEarly = 64
 
 // moved implements side: where media comes from does not matter.
 func (r *Receiver) moved(arrival) {}
@@ -188,12 +197,21 @@ const together = 2 * time.Millisecond
 
 // media implements side: a packet is decrypted and put into its track's burst.
 func (r *Receiver) media(b []byte) {
-	now := time.Now()
 	r.in.Lock()
 	defer r.in.Unlock()
-	if r.opener == nil || r.closed {
+	switch {
+	case r.opener != nil:
+		r.packetLocked(b)
+	case len(r.early) < maxEarly:
+		r.early = append(r.early, append([]byte(nil), b...))
+	}
+}
+
+func (r *Receiver) packetLocked(b []byte) {
+	if r.closed {
 		return
 	}
+	now := time.Now()
 	h := &r.header
 	n, err := h.Unmarshal(b)
 	if err != nil {
@@ -230,6 +248,11 @@ func (r *Receiver) media(b []byte) {
 		l.reception.add(h.SequenceNumber, h.Timestamp, now)
 	}
 	r.take(track, h, payload, now)
+	for i := range r.lanes {
+		if l := &r.lanes[i]; l.burst != nil && l.waited(now) >= together {
+			r.handOn(l, now)
+		}
+	}
 	if !now.Before(r.next) {
 		r.tell(now)
 	}
@@ -258,21 +281,21 @@ func (r *Receiver) take(track int, h *rtp.Header, payload []byte, now time.Time)
 		return
 	}
 	if l.burst != nil && l.burst.Timestamp != h.Timestamp {
-		r.handOn(l)
+		r.handOn(l, now)
 	}
 	seq := l.pad.number(h.SequenceNumber)
 	if l.burst == nil || !l.burst.Append(seq, h.Marker, payload) {
-		r.handOn(l)
+		r.handOn(l, now)
 		l.burst = media.NewBurst(track, h.Timestamp)
 		l.burst.Arrived = now.UnixNano()
 		l.burst.Captured = r.clocks.captured(track, h.Timestamp, l.burst.Arrived)
 		l.burst.Append(seq, h.Marker, payload)
-		if l.video && !h.Marker {
+		if l.apart > 0 && !h.Marker {
 			r.flushAfter(l)
 		}
 	}
 	if h.Marker || !l.video {
-		r.handOn(l)
+		r.handOn(l, now)
 	}
 }
 
@@ -288,22 +311,40 @@ func (r *Receiver) flushAfter(l *inTrack) {
 		if l.burst == nil || r.closed {
 			return
 		}
-		if wait := together - time.Duration(time.Now().UnixNano()-l.burst.Arrived); wait > 0 {
+		now := time.Now()
+		if wait := together - l.waited(now); wait > 0 {
 			l.flush.Reset(wait) // it is the burst after the one that the timer was for
 			return
 		}
-		r.handOn(l)
+		r.handOn(l, now)
 	})
 }
 
-func (r *Receiver) handOn(l *inTrack) {
-	if b := l.burst; b != nil {
-		l.burst = nil
+// waited is how long the burst that is being put together has waited.
+func (l *inTrack) waited(now time.Time) time.Duration {
+	return time.Duration(now.UnixNano() - l.burst.Arrived)
+}
+
+// expectApart is for how many frames a timer is set after one that came in parts. A timer wakes threads, which
+// costs more than the frame, so there is none for peers that send a frame at once; what is left of such a frame is handed on with the peer's next packet.
+const expectApart = 100
+
+// handOn gives away the burst of a track, if there is one.
+func (r *Receiver) handOn(l *inTrack, now time.Time) {
+	b := l.burst
+	if b == nil {
+		return
+	}
+	if l.waited(now) >= together {
+		l.apart = expectApart
+	} else if l.apart > 0 {
+		l.apart--
 		if l.flush != nil {
 			l.flush.Stop()
 		}
-		r.onBurst(b)
 	}
+	l.burst = nil
+	r.onBurst(b)
 }
 
 // How often the peer is told of what came.
