@@ -81,9 +81,3 @@ func (s *Socket) Segments() bool { return s.gso.Load() }
 
 // Close ends a Read that waits.
 func (s *Socket) Close() error { return s.conn.Close() }
-
-// WriteTo sends one datagram at once.
-func (s *Socket) WriteTo(b []byte, to netip.AddrPort) error {
-	_, err := s.conn.WriteToUDPAddrPort(b, to)
-	return err
-}

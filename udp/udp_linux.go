@@ -15,6 +15,9 @@ func reusePort(fd uintptr) error {
 	return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 }
 
+// System calls that never wait are raw ones: the scheduler need not know of them, and its monitor is not woken by the
+// first one after every pause.
+
 // offload asks whether the kernel cuts messages, and lets it join what it receives.
 func (s *Socket) offload() {
 	_ = s.raw.Control(func(fd uintptr) { // it fails on a closed socket only
@@ -65,6 +68,23 @@ func (a *Addr) netip() netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:]))
 	}
 	return netip.AddrPort{}
+}
+
+// WriteTo sends one datagram at once.
+func (s *Socket) WriteTo(b []byte, to netip.AddrPort) error {
+	if len(b) == 0 {
+		return nil
+	}
+	addr := s.MakeAddr(to)
+	var errno syscall.Errno
+	err := s.raw.Write(func(fd uintptr) bool {
+		_, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&addr.raw)), uintptr(addr.len))
+		return errno != unix.EAGAIN
+	})
+	if err == nil && errno != 0 {
+		err = errno
+	}
+	return err
 }
 
 // batchMessages is how many messages go to one system call at most.

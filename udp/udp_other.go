@@ -14,6 +14,12 @@ type Addr struct{ to netip.AddrPort }
 // MakeAddr prepares an address for a socket.
 func (s *Socket) MakeAddr(to netip.AddrPort) Addr { return Addr{to} }
 
+// WriteTo sends one datagram at once.
+func (s *Socket) WriteTo(b []byte, to netip.AddrPort) error {
+	_, err := s.conn.WriteToUDPAddrPort(b, to)
+	return err
+}
+
 // Batch sends messages one datagram at a time. It belongs to one goroutine.
 type Batch struct {
 	socket *Socket

@@ -2,7 +2,7 @@
 """A WHIP publisher and a WHEP viewer on GStreamer's webrtcbin (1.20 and newer), for tests.
 
   client.py publish URL [--video h264|vp8] [--token TOKEN] [--mode-missing]
-  client.py play URL [--token TOKEN]
+  client.py play URL [--token TOKEN] [--nack]
   client.py check                     prints the Debian packages that are missing
 
 Each step is one line of JSON on standard output. It runs until its standard input ends, then sends DELETE.
@@ -125,7 +125,8 @@ class Client:
             self.pipe.add(self.peer)
             self.peer.connect('pad-added', self.on_pad)
             for caps in WANTED:
-                self.peer.emit('add-transceiver', GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY, Gst.Caps.from_string(caps))
+                transceiver = self.peer.emit('add-transceiver', GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY, Gst.Caps.from_string(caps))
+                transceiver.set_property('do-nack', args.nack)
         self.sending = args.do == 'publish'
         self.drop_mode = args.mode_missing
         self.peer.connect('on-negotiation-needed', self.on_negotiation)
@@ -267,6 +268,7 @@ def main():
     p.add_argument('url', nargs='?')
     p.add_argument('--video', choices=sorted(ENCODERS), default='h264')
     p.add_argument('--token')
+    p.add_argument('--nack', action='store_true', help='as a player, ask for packets that were lost')
     p.add_argument('--mode-missing', action='store_true', help='offer H.264 without packetization-mode, as encoders do whose caps lack it')
     args = p.parse_args()
     if args.do == 'check':

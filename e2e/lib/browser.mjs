@@ -5,15 +5,16 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
-const executable = process.env.CHROMIUM ?? '/usr/bin/chromium';
+/** The program; a wrapper of it can be launched instead. */
+export const chromiumPath = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
 /** Where screenshots of a run are kept. */
 export const artifacts = fileURLToPath(new URL('../artifacts', import.meta.url));
 
 /** Launches Chromium. Permissions are given without a question; certificates are not checked. */
-export async function launch({ args = [], permissions = true } = {}) {
-  if (!existsSync(executable)) {
-    throw new Error(`${executable} is missing: install the Debian package "chromium" (apt-get install chromium), or set CHROMIUM to the program`);
+export async function launch({ args = [], permissions = true, executable = chromiumPath } = {}) {
+  if (!existsSync(chromiumPath)) {
+    throw new Error(`${chromiumPath} is missing: install the Debian package "chromium" (apt-get install chromium), or set CHROMIUM to the program`);
   }
   return chromium.launch({
     executablePath: executable,
