@@ -38,16 +38,28 @@ type Burst struct {
 	mem  []byte
 }
 
-// A burst's memory grows in steps, so that the pool's buffers fit most frames.
-const burstMemory = 16 << 10
+// A burst's memory is of one of two sizes, and grows when more comes: one fits most frames, the other what goes in one packet. Streams keep
+// seconds of bursts, so the difference counts.
+const (
+	burstMemory = 16 << 10
+	smallMemory = 2 << 10
+)
 
-var bursts = sync.Pool{New: func() any {
-	return &Burst{mem: make([]byte, 0, burstMemory), Packets: make([]Packet, 0, 16)}
-}}
+var (
+	bursts      = sync.Pool{New: func() any { return &Burst{mem: make([]byte, 0, burstMemory), Packets: make([]Packet, 0, 16)} }}
+	smallBursts = sync.Pool{New: func() any { return &Burst{mem: make([]byte, 0, smallMemory), Packets: make([]Packet, 0, 2)} }}
+)
 
 // NewBurst returns an empty burst with one reference, which its creator owns.
-func NewBurst(track int, timestamp uint32) *Burst {
-	b := bursts.Get().(*Burst)
+func NewBurst(track int, timestamp uint32) *Burst { return NewBurstOf(track, timestamp, burstMemory) }
+
+// NewBurstOf is NewBurst for about as many bytes of payload.
+func NewBurstOf(track int, timestamp uint32, bytes int) *Burst {
+	pool := &bursts
+	if bytes <= smallMemory {
+		pool = &smallBursts
+	}
+	b := pool.Get().(*Burst)
 	*b = Burst{Track: track, Timestamp: timestamp, Packets: b.Packets[:0], mem: b.mem[:0]}
 	b.refs.Store(1)
 	return b
@@ -71,7 +83,7 @@ func (b *Burst) Append(seq uint16, marker bool, payload []byte) bool {
 
 // grow moves the payloads to a larger memory.
 func (b *Burst) grow(n int) {
-	mem := make([]byte, len(b.mem), max(2*cap(b.mem), len(b.mem)+n))
+	mem := make([]byte, len(b.mem), max(2*cap(b.mem), len(b.mem)+n, burstMemory))
 	copy(mem, b.mem)
 	at := 0
 	for i := range b.Packets {
@@ -97,6 +109,8 @@ func (b *Burst) Release() {
 	case n > 0:
 	case n < 0:
 		panic(fmt.Sprintf("media: burst released %d times too often", -n))
+	case cap(b.mem) < burstMemory:
+		smallBursts.Put(b)
 	case cap(b.mem) <= 16*burstMemory:
 		bursts.Put(b)
 	}

@@ -81,7 +81,7 @@ func AppendBurst(dst []byte, b *media.Burst, age time.Duration) []byte {
 func ParseBurst(track int, frame []byte) (*media.Burst, time.Duration, error) {
 	c := cursor{b: frame}
 	flags := c.u8()
-	b := media.NewBurst(track, c.u32())
+	b := media.NewBurstOf(track, c.u32(), len(frame))
 	b.Key = flags&flagKey != 0
 	b.Captured = int64(c.u64())
 	age := time.Duration(c.uvarint(uint64(maxAge.Microseconds()))) * time.Microsecond

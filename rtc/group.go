@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"sync/atomic"
+	"time"
 
 	"sluice/media"
 )
@@ -121,7 +122,7 @@ func (l *lane) send(sh *shard, b *media.Burst, resync bool) {
 		return
 	}
 	t := &l.tracks[b.Track]
-	t.number(b, resync)
+	t.number(b, resync, sh.now)
 	sh.runs = cutRuns(sh.runs[:0], b.Packets)
 	for _, v := range l.viewers {
 		if len(v.waiting) > 0 {
@@ -133,7 +134,7 @@ func (l *lane) send(sh *shard, b *media.Burst, resync bool) {
 }
 
 // number keeps a burst for retransmission; with resync its numbers follow those before, although some are missing.
-func (t *laneTrack) number(b *media.Burst, resync bool) {
+func (t *laneTrack) number(b *media.Burst, resync bool, now time.Time) {
 	first := b.Packets[0].Seq
 	if !t.begun {
 		t.begun, t.last = true, first-1
@@ -141,15 +142,22 @@ func (t *laneTrack) number(b *media.Burst, resync bool) {
 		t.shift = t.last + 1 - first
 	}
 	t.stamp, t.captured = b.Timestamp, b.Captured
-	if t.ring == nil {
-		t.ring = &ring{}
-	}
 	for i := range b.Packets {
-		out := b.Packets[i].Seq + t.shift
-		t.ring.add(out, b, i)
-		if int16(out-t.last) > 0 {
-			t.last = out
+		t.keep(b, i, now)
+	}
+}
+
+// keep notes a packet as sent. Those of video are kept for retransmission; sound would come too late.
+func (t *laneTrack) keep(b *media.Burst, i int, now time.Time) {
+	out := b.Packets[i].Seq + t.shift
+	if t.video {
+		if t.ring == nil {
+			t.ring = &ring{oldest: out}
 		}
+		t.ring.add(out, b, i, now)
+	}
+	if int16(out-t.last) > 0 {
+		t.last = out
 	}
 }
 
@@ -178,6 +186,7 @@ func (l *lane) leave(v *Sender) {
 		for i := range l.tracks {
 			if r := l.tracks[i].ring; r != nil {
 				r.reset()
+				l.tracks[i].ring = nil
 			}
 		}
 	}
@@ -193,23 +202,44 @@ func releaseItems(items []item) {
 // ring keeps the packets sent last, so that any viewer of the lane can have one again (RFC 4585 §6.2.1).
 type ring struct {
 	packets [ringSize]kept
+	oldest  uint16 // before it nothing is kept but what came late
 }
 
-// ringSize is how many packets are kept: about three seconds of 2.5 Mbit/s.
-const ringSize = 1024
+const (
+	ringSize = 1024            // packets that are kept at most
+	ringAge  = 2 * time.Second // and how long
+)
 
 type kept struct {
 	burst *media.Burst // nil: nothing
-	index int
+	index int32
 	seq   uint16 // out
+	at    int64  // Unix nanoseconds
 }
 
-func (r *ring) add(seq uint16, b *media.Burst, index int) {
-	k := &r.packets[seq%ringSize]
-	if k.burst != nil {
-		k.burst.Release()
+func (r *ring) add(seq uint16, b *media.Burst, index int, now time.Time) {
+	r.put(seq, kept{b.Retain(), int32(index), seq, now.UnixNano()})
+	ahead := int16(seq - r.oldest)
+	if ahead >= ringSize {
+		r.oldest = seq - ringSize + 1
 	}
-	*k = kept{b.Retain(), index, seq}
+	for ; ahead > 0 && r.oldest != seq; r.oldest++ {
+		k := &r.packets[r.oldest%ringSize]
+		if k.burst != nil && k.seq == r.oldest && now.UnixNano()-k.at <= int64(ringAge) {
+			break
+		}
+		if k.seq == r.oldest {
+			r.put(r.oldest, kept{})
+		}
+	}
+}
+
+func (r *ring) put(seq uint16, k kept) {
+	place := &r.packets[seq%ringSize]
+	if place.burst != nil {
+		place.burst.Release()
+	}
+	*place = k
 }
 
 func (r *ring) get(seq uint16) (*media.Burst, int) {
@@ -217,14 +247,11 @@ func (r *ring) get(seq uint16) (*media.Burst, int) {
 	if k.burst == nil || k.seq != seq {
 		return nil, 0
 	}
-	return k.burst, k.index
+	return k.burst, int(k.index)
 }
 
 func (r *ring) reset() {
 	for i := range r.packets {
-		if b := r.packets[i].burst; b != nil {
-			b.Release()
-		}
-		r.packets[i] = kept{}
+		r.put(uint16(i), kept{})
 	}
 }

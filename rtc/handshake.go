@@ -136,8 +136,9 @@ func (h *handshake) packet(b []byte, from netip.AddrPort) {
 		if b[0] == recordAlert && !h.done {
 			h.early = append([]byte(nil), b...)
 		}
+		pipe := h.pipe
 		h.mu.Unlock()
-		h.pipe.push(b, from)
+		pipe.push(b, from)
 		return
 	}
 	last := &h.again[0]
@@ -206,7 +207,8 @@ func (h *handshake) send(b []byte) error {
 	h.session.mu.Lock()
 	at := h.session.at
 	h.session.mu.Unlock()
-	return at.socket().WriteTo(b, at.from)
+	at.send(b)
+	return nil
 }
 
 // run makes the handshake.
@@ -222,12 +224,13 @@ func (h *handshake) run() {
 	}
 	client := !s.active
 	s.mu.Unlock()
-	conn, err := begin(h.pipe, h.peer, e.dtlsConfig(s.verify))
+	pipe := h.pipe
+	conn, err := begin(pipe, h.peer, e.dtlsConfig(s.verify))
 	if err != nil {
 		s.fail(fmt.Errorf("%w: %w", ErrDisconnected, err))
 		return
 	}
-	stop := context.AfterFunc(ctx, func() { _ = h.pipe.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = pipe.Close() })
 	err = conn.HandshakeContext(ctx)
 	stop()
 	var k keys
@@ -237,7 +240,7 @@ func (h *handshake) run() {
 	if err != nil {
 		h.mute()
 		_ = conn.Close()
-		_ = h.pipe.Close()
+		_ = pipe.Close()
 		s.fail(fmt.Errorf("%w: DTLS: %w", ErrTimeout, err))
 		return
 	}
@@ -253,7 +256,8 @@ func (h *handshake) run() {
 	if !data {
 		h.mute()
 		_ = conn.Close()
-		_ = h.pipe.Close()
+		_ = pipe.Close()
+		h.forget()
 		if early != nil {
 			defer h.goodbye(&state, early, h.peer.(*net.UDPAddr).AddrPort())
 		}
@@ -267,6 +271,13 @@ func (h *handshake) run() {
 	}
 }
 
+// forget drops what only the handshake needed.
+func (h *handshake) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pipe, h.early = nil, nil
+}
+
 func (h *handshake) mute() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -276,10 +287,10 @@ func (h *handshake) mute() {
 // close says goodbye to the peer and ends what still runs.
 func (h *handshake) close() {
 	h.mu.Lock()
-	conn, state, done := h.conn, h.state, h.done
+	conn, state, done, pipe := h.conn, h.state, h.done, h.pipe
 	h.mu.Unlock()
 	if !done {
-		_ = h.pipe.Close()
+		_ = pipe.Close()
 		return
 	}
 	e := h.session.endpoint
@@ -293,7 +304,9 @@ func (h *handshake) close() {
 			_ = conn.Handshake() // it has been made; without it Close says nothing
 		}
 		_ = conn.Close()
-		_ = h.pipe.Close()
+		if pipe != nil {
+			_ = pipe.Close()
+		}
 	})
 }
 

@@ -55,6 +55,7 @@ type inTrack struct {
 	pad       padding
 	reception reception
 	burst     *media.Burst // is being put together
+	usual     int          // bytes of the one before
 	flush     *time.Timer  // for a burst whose frame does not end
 	apart     int          // as many frames more are expected to come in parts; then there is a timer for them
 }
@@ -286,7 +287,7 @@ func (r *Receiver) take(track int, h *rtp.Header, payload []byte, now time.Time)
 	seq := l.pad.number(h.SequenceNumber)
 	if l.burst == nil || !l.burst.Append(seq, h.Marker, payload) {
 		r.handOn(l, now)
-		l.burst = media.NewBurst(track, h.Timestamp)
+		l.burst = media.NewBurstOf(track, h.Timestamp, l.usual)
 		l.burst.Arrived = now.UnixNano()
 		l.burst.Captured = r.clocks.captured(track, h.Timestamp, l.burst.Arrived)
 		l.burst.Append(seq, h.Marker, payload)
@@ -343,7 +344,7 @@ func (r *Receiver) handOn(l *inTrack, now time.Time) {
 			l.flush.Stop()
 		}
 	}
-	l.burst = nil
+	l.burst, l.usual = nil, b.Size()
 	r.onBurst(b)
 }
 

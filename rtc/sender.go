@@ -157,17 +157,13 @@ func (v *Sender) joined(sh *shard, items []item) {
 		if !t.begun {
 			t.begun, t.last = true, it.burst.Packets[0].Seq+t.shift-1
 		}
-		if t.ring == nil {
-			t.ring = &ring{}
-		}
 		for j := range it.burst.Packets {
-			out := it.burst.Packets[j].Seq + t.shift
-			if have, _ := t.ring.get(out); have == nil {
-				t.ring.add(out, it.burst, j)
+			if t.ring != nil {
+				if have, _ := t.ring.get(it.burst.Packets[j].Seq + t.shift); have != nil {
+					continue
+				}
 			}
-			if int16(out-t.last) > 0 {
-				t.last = out
-			}
+			t.keep(it.burst, j, sh.now)
 		}
 		if t.captured == 0 && it.timestamp == it.burst.Timestamp {
 			t.stamp, t.captured = it.timestamp, it.burst.Captured
