@@ -66,11 +66,15 @@ func (c chart) SVG() template.HTML {
 		z, _ := at(min(c.shade[1], x1), 0)
 		p(`<rect class="shade" x="%.1f" y="%g" width="%.1f" height="%g"/>`, a, top, max(0, z-a), plotHeight)
 	}
-	grid(p, high, step, c.unit, at)
+	grid(p, high, step, at)
 	xStep := niceStep(x1, xTicks)
 	for x := 0.0; x <= x1+1e-9; x += xStep {
 		px, _ := at(x, 0)
-		p(`<text class="tick" text-anchor="middle" x="%.1f" y="%g">%s</text>`, px, chartHeight-8, seconds(x))
+		anchor := "middle"
+		if px > chartWidth-20 {
+			px, anchor = chartWidth-2, "end"
+		}
+		p(`<text class="tick" text-anchor="%s" x="%.1f" y="%g">%s</text>`, anchor, px, chartHeight-8, seconds(x))
 	}
 	for i, l := range c.lines {
 		var path strings.Builder
@@ -91,7 +95,7 @@ func (c chart) SVG() template.HTML {
 	}
 	c.titles(p, at)
 	p(`</svg>`)
-	return template.HTML(b.String()) //nolint:gosec // numbers, and names that are ours
+	return template.HTML(b.String()) // numbers, and names that are ours
 }
 
 // titles are what a pointer that rests on a moment is told.
@@ -111,7 +115,7 @@ func (c chart) titles(p func(string, ...any), at func(x, y float64) (float64, fl
 	}
 }
 
-func grid(p func(string, ...any), high, step float64, unit string, at func(x, y float64) (float64, float64)) {
+func grid(p func(string, ...any), high, step float64, at func(x, y float64) (float64, float64)) {
 	for y := 0.0; y <= high+step/1e6; y += step {
 		_, py := at(0, y)
 		class := "grid"
@@ -121,7 +125,6 @@ func grid(p func(string, ...any), high, step float64, unit string, at func(x, y 
 		p(`<line class="%s" x1="%g" x2="%g" y1="%.1f" y2="%.1f"/>`, class, left, chartWidth-right, py, py)
 		p(`<text class="tick" text-anchor="end" x="%g" y="%.1f">%s</text>`, left-6, py+3.5, tickText(y))
 	}
-	_ = unit
 }
 
 // tickText is short: 1500 is 1.5k.
@@ -174,7 +177,7 @@ func distribution(values []float64, unit, of string) template.HTML {
 		return left + x/float64(used)*plotWidth, top + plotHeight - y/high*plotHeight
 	}
 	p(`<svg viewBox="0 0 %g %g" role="img" aria-label="distribution">`, chartWidth, chartHeight)
-	grid(p, high, step, "", at)
+	grid(p, high, step, at)
 	for i, n := range bins[:used] {
 		x, y := at(float64(i), float64(n))
 		end, base := at(float64(i+1), 0)
@@ -188,7 +191,6 @@ func distribution(values []float64, unit, of string) template.HTML {
 		x, _ := at(float64(i), 0)
 		p(`<text class="tick" text-anchor="middle" x="%.1f" y="%g">%s</text>`, x, chartHeight-8, tickText(round3(float64(i)*width)))
 	}
-	p(`<text class="tick" text-anchor="end" x="%g" y="%g">%s</text>`, chartWidth-right, top+8, unit)
 	for _, m := range []struct {
 		name string
 		q    float64
@@ -198,10 +200,15 @@ func distribution(values []float64, unit, of string) template.HTML {
 			continue
 		}
 		x, _ := at(v/width, 0)
-		p(`<line class="mark" x1="%.1f" x2="%.1f" y1="%g" y2="%g"/><text class="marktext" x="%.1f" y="%g">%s</text>`, x, x, top, top+plotHeight, x+3, top+8, m.name)
+		label, anchor := x+3, "start"
+		if x > chartWidth-right-24 {
+			label, anchor = x-3, "end"
+		}
+		p(`<line class="mark" x1="%.1f" x2="%.1f" y1="%g" y2="%g"/><text class="marktext" text-anchor="%s" x="%.1f" y="%g">%s</text>`,
+			x, x, top, top+plotHeight, anchor, label, top+8, m.name)
 	}
 	p(`</svg>`)
-	return template.HTML(b.String()) //nolint:gosec // numbers only
+	return template.HTML(b.String()) // numbers only
 }
 
 func round3(v float64) float64 { return math.Round(v*1000) / 1000 }

@@ -131,27 +131,15 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	c := &crowd{cfg: cfg, log: cfg.Log, start: time.Now(), silence: silence(soundBytes), slots: make(chan struct{}, cfg.Connections), reasons: map[string]int{}}
-	if c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
+	c, err := newCrowd(cfg)
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	if c.identity, err = newIdentity(c.start); err != nil {
-		return nil, fmt.Errorf("make a certificate: %w", err)
-	}
-	c.client = load.NewClient(cfg.Token, cfg.Roots, cfg.Insecure)
-	c.client.Limit(cfg.Connections)
 	defer c.client.Close()
-
 	var loops sync.WaitGroup
 	ended := make(chan error, runtime.GOMAXPROCS(0))
-	for range runtime.GOMAXPROCS(0) {
-		l, err := newLoop()
-		if err != nil {
-			return nil, errors.Join(err, c.stopLoops(&loops))
-		}
-		c.loops = append(c.loops, l)
-		loops.Go(func() { ended <- l.run() })
+	if err := c.startLoops(&loops, ended); err != nil {
+		return nil, err
 	}
 	run, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -171,6 +159,33 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		err = cause
 	}
 	return report, errors.Join(err, stopped)
+}
+
+func newCrowd(cfg Config) (*crowd, error) {
+	c := &crowd{cfg: cfg, log: cfg.Log, start: time.Now(), silence: silence(soundBytes), slots: make(chan struct{}, cfg.Connections), reasons: map[string]int{}}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if c.identity, err = newIdentity(c.start); err != nil {
+		return nil, fmt.Errorf("make a certificate: %w", err)
+	}
+	c.client = load.NewClient(cfg.Token, cfg.Roots, cfg.Insecure)
+	c.client.Limit(cfg.Connections)
+	return c, nil
+}
+
+// startLoops starts a loop for each processor, whose ends come to ended.
+func (c *crowd) startLoops(wg *sync.WaitGroup, ended chan<- error) error {
+	for range runtime.GOMAXPROCS(0) {
+		l, err := newLoop()
+		if err != nil {
+			return errors.Join(err, c.stopLoops(wg))
+		}
+		c.loops = append(c.loops, l)
+		wg.Go(func() { ended <- l.run() })
+	}
+	return nil
 }
 
 func (c *crowd) stopLoops(wg *sync.WaitGroup) error {
@@ -225,8 +240,11 @@ func (c *crowd) run(ctx context.Context) (*Report, error) {
 	}
 	c.say("measuring")
 	w := c.begin(before)
-	pause(ctx, c.cfg.For)
-	return r, c.conclude(r, c.measured(w), "")
+	stopped := ""
+	if began := time.Now(); !pause(ctx, c.cfg.For) {
+		stopped = fmt.Sprintf("stopped after %s of %s of measuring", time.Since(began).Round(100*time.Millisecond), c.cfg.For)
+	}
+	return r, c.conclude(r, c.measured(w), stopped)
 }
 
 // pause waits; it says whether the time has passed.

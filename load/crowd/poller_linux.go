@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poller waits for the sockets of many sessions with one epoll, and takes what has come in batches. Measured against a goroutine blocked in
-// each socket (BenchmarkReaders) it takes a third less processor time: a wake-up per batch of sockets instead of one per socket, and no
-// second call that finds nothing.
+// poller waits for the sockets of many sessions with one epoll, and takes what has come in batches, with the kernel's time of arrival. It takes
+// no more processor time than a goroutine blocked in each socket (BenchmarkReaders: 3.0 against 3.1 µs a packet, sending included), and a
+// viewer needs neither a goroutine's stack nor a lock. UDP_GRO is left off: over loopback it would deliver messages that nobody has cut,
+// and the server would seem cheaper than it is on a network.
 type poller struct {
 	epoll, event int
 	sockets      []*socket // by file descriptor
