@@ -1,11 +1,11 @@
 // Package rtc is the WebRTC transport: sessions that are opened by an SDP, all on one
-// UDP port, which take bursts to send and give bursts that arrived.
+// UDP port, or the TCP port of the same number, which take bursts to send and give bursts that arrived.
 //
 // A session is of a publisher (Receiver) or of a viewer (Sender). The kernel spreads peers over sockets, one for each processor, and
 // who reads a socket also decrypts what came. Viewers are entries in the slices of shards, each of which has a loop; what a stream
 // sends goes through a Group.
 //
-// Locks, outer first: Receiver.in, shard.turn, session.mu, then Endpoint.mu, host.mu or shard.mu.
+// Locks, outer first: Receiver.in, shard.turn, session.mu, then Endpoint.mu, host.mu or shard.mu, then tcpConn.mu and strangers.mu.
 //
 // Imports: media, udp.
 package rtc
@@ -51,7 +51,7 @@ var (
 
 // Config of an Endpoint.
 type Config struct {
-	// Listen is the UDP address of all media, "host:port"; port 0 takes any. Without a host, or with an unspecified one,
+	// Listen is the UDP and TCP address of all media, "host:port"; port 0 takes any. Without a host, or with an unspecified one,
 	// a socket is bound on the same port of each of the machine's addresses, loopback included.
 	Listen string
 	// Announce are the addresses told to clients in place of those listened on, for a machine
@@ -60,6 +60,7 @@ type Config struct {
 	// ConnectWithin is how long a session may take to connect; default 10 s.
 	ConnectWithin time.Duration
 	Shards        int          // loops that send to viewers; default one for each processor
+	NoTCP         bool         // take no TCP connections, which are for peers without UDP
 	NoGSO         bool         // do without the kernel's help in sending, which it may not have anyway
 	Log           *slog.Logger // default slog.Default()
 }
@@ -76,7 +77,8 @@ type Endpoint struct {
 	logging   logging.LoggerFactory
 	turns     chan struct{}  // see turns
 	work      sync.WaitGroup // goroutines of sessions
-	receiving atomic.Int32   // datagrams that are being handled; see settle
+	strangers strangers
+	receiving atomic.Int32 // datagrams that are being handled; see settle
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -136,7 +138,7 @@ func (e *Endpoint) Listen(ctx context.Context) error {
 	return nil
 }
 
-// bindTries is how often a free port is looked for that is free on all addresses.
+// bindTries is how often a free port is looked for that is free on all addresses, for UDP and TCP.
 const bindTries = 20
 
 // bind opens a socket for each address and shard, all on one port.
@@ -152,22 +154,34 @@ func (e *Endpoint) bind(ctx context.Context) (err error) {
 
 func (e *Endpoint) bindPort(ctx context.Context, port uint16) error {
 	for _, a := range e.addrs {
-		var sockets []*udp.Socket
-		for range e.cfg.Shards {
-			s, err := udp.Listen(ctx, netip.AddrPortFrom(a, port), udp.Config{Shared: e.cfg.Shards > 1, NoGSO: e.cfg.NoGSO, Buffers: socketBuffer})
-			if err != nil {
-				_ = newHost(sockets).Close()
-				e.closeSockets()
-				e.hosts = nil
-				return err
-			}
-			port = s.LocalAddr().Port() // the same for the next
-			sockets = append(sockets, s)
+		h, err := e.bindHost(ctx, netip.AddrPortFrom(a, port))
+		e.hosts = append(e.hosts, h)
+		if err != nil {
+			e.closeSockets()
+			e.hosts = nil
+			return err
 		}
-		e.hosts = append(e.hosts, newHost(sockets))
+		port = h.sockets[0].LocalAddr().Port() // the same for the next
 	}
 	e.port = port
 	return nil
+}
+
+// bindHost opens the sockets of one address. With an error it returns those that it has.
+func (e *Endpoint) bindHost(ctx context.Context, at netip.AddrPort) (*host, error) {
+	h := newHost(nil)
+	for range e.cfg.Shards {
+		s, err := udp.Listen(ctx, at, udp.Config{Shared: e.cfg.Shards > 1, NoGSO: e.cfg.NoGSO, Buffers: socketBuffer})
+		if err != nil {
+			return h, err
+		}
+		at = s.LocalAddr()
+		h.sockets = append(h.sockets, s)
+	}
+	if e.cfg.NoTCP {
+		return h, nil
+	}
+	return h, h.listenTCP(ctx, at)
 }
 
 func (e *Endpoint) makeCertificate() error {
@@ -230,7 +244,7 @@ func (e *Endpoint) Addr() netip.AddrPort {
 
 func (e *Endpoint) hostIndex(h *host) int { return max(slices.Index(e.hosts, h), 0) }
 
-// candidates are the endpoint's as in an SDP (RFC 8839 §5.1), the one to be preferred first.
+// candidates are the endpoint's as in an SDP (RFC 8839 §5.1, RFC 6544 §4.5), the one to be preferred first.
 func (e *Endpoint) candidates() (all []string) {
 	addrs := e.addrs
 	if len(e.cfg.Announce) > 0 {
@@ -238,6 +252,12 @@ func (e *Endpoint) candidates() (all []string) {
 	}
 	for i, a := range addrs { // priority as in RFC 8445 §5.1.2 for host candidates
 		all = append(all, fmt.Sprintf("%d 1 udp %d %s %d typ host", i+1, uint32(126<<24|(65535-i)<<8|255), a, e.port))
+	}
+	if e.cfg.NoTCP {
+		return all
+	}
+	for i, a := range addrs { // after UDP; RFC 6544 §4.2 for what is passive
+		all = append(all, fmt.Sprintf("%d 1 tcp %d %s %d typ host tcptype passive", len(addrs)+i+1, uint32(90<<24|(4<<13|(8191-i))<<8|255), a, e.port))
 	}
 	return all
 }

@@ -9,44 +9,85 @@ import (
 	"sluice/udp"
 )
 
-// arrival says where a datagram came in.
+// arrival says where a packet came in.
 type arrival struct {
 	host  *host
-	shard int
+	shard int // of the socket
 	from  netip.AddrPort
+	conn  *tcpConn // nil: it came as a datagram
 }
 
-// socket is where it came in, and from where it is answered.
-func (a arrival) socket() *udp.Socket { return a.host.sockets[a.shard] }
+// send answers. What can't be sent is lost, as on any path.
+func (a arrival) send(b []byte) {
+	if a.conn != nil {
+		a.conn.send(b, len(b))
+		return
+	}
+	_ = a.host.sockets[a.shard].WriteTo(b, a.from)
+}
 
-// host is one address of the media port, with a socket for each shard: the kernel keeps a peer on one of them.
+// bind says that what comes from there is the session's.
+func (a arrival) bind(s *session) {
+	if a.conn != nil {
+		a.conn.bind(s)
+		return
+	}
+	a.host.bind(a.from, s)
+}
+
+// release says that the session has nothing to do with it any more.
+func (a arrival) release(s *session) {
+	if a.conn != nil {
+		a.conn.release(s)
+		return
+	}
+	a.host.remove("", s, a.from)
+}
+
+// owner is the session to which what comes from there goes; nil: none.
+func (a arrival) owner() *session {
+	if a.conn != nil {
+		return a.conn.session.Load()
+	}
+	a.host.mu.RLock()
+	defer a.host.mu.RUnlock()
+	return a.host.addrs[a.from]
+}
+
+// host is one address of the media port, with a socket for each shard: the kernel keeps a peer on one of them. It may take
+// TCP connections, too.
 //
 // A connectivity check names its session by our user name fragment (RFC 8445 §7.2.2). When it has the session's password
 // too, its source address belongs to that session from then on, also when it belonged to another before: a client's port may be used again before
 // we know that the last one has gone.
 type host struct {
-	sockets []*udp.Socket
-	work    sync.WaitGroup
+	sockets  []*udp.Socket
+	listener net.Listener // nil: no TCP
+	work     sync.WaitGroup
 
 	mu     sync.RWMutex
 	ufrags map[string]*session
 	addrs  map[netip.AddrPort]*session
+	conns  map[*tcpConn]struct{}
 	closed bool
 }
 
 func newHost(sockets []*udp.Socket) *host {
-	return &host{sockets: sockets, ufrags: map[string]*session{}, addrs: map[netip.AddrPort]*session{}}
+	return &host{sockets: sockets, ufrags: map[string]*session{}, addrs: map[netip.AddrPort]*session{}, conns: map[*tcpConn]struct{}{}}
 }
 
 // start reads the sockets until they are closed.
 func (h *host) start(e *Endpoint) {
+	if h.listener != nil {
+		h.work.Go(func() { h.acceptTCP(e) })
+	}
 	for i, s := range h.sockets {
 		h.work.Go(func() {
 			r := s.NewReader()
 			for {
 				err := r.Read(func(b []byte, from netip.AddrPort) {
 					e.receiving.Add(1)
-					h.receive(arrival{h, i, from}, b)
+					h.receive(arrival{host: h, shard: i, from: from}, b)
 					e.receiving.Add(-1)
 				})
 				if errors.Is(err, net.ErrClosed) {
@@ -72,13 +113,17 @@ func (h *host) receive(a arrival, b []byte) {
 		}
 		return
 	}
+	if s := h.named(b); s != nil {
+		s.check(a, b)
+	}
+}
+
+// named is the session that a connectivity check is for.
+func (h *host) named(b []byte) *session {
 	ufrag := localUfrag(b)
 	h.mu.RLock()
-	s := h.ufrags[ufrag]
-	h.mu.RUnlock()
-	if s != nil {
-		s.check(a, b, func() { h.bind(a.from, s) })
-	}
+	defer h.mu.RUnlock()
+	return h.ufrags[ufrag]
 }
 
 func (h *host) bind(from netip.AddrPort, s *session) {
@@ -87,7 +132,7 @@ func (h *host) bind(from netip.AddrPort, s *session) {
 	h.addrs[from] = s
 	h.mu.Unlock()
 	if old != nil && old != s {
-		old.unbind(h, from)
+		old.endpoint.spawn(func() { old.unbind(arrival{host: h, from: from}) }) // not here: it takes the other's mu
 	}
 }
 
@@ -120,8 +165,14 @@ func (h *host) remove(ufrag string, s *session, addrs ...netip.AddrPort) {
 func (h *host) Close() error {
 	h.mu.Lock()
 	h.closed = true
+	for c := range h.conns {
+		c.stop()
+	}
 	h.mu.Unlock()
 	var err error
+	if h.listener != nil {
+		err = h.listener.Close()
+	}
 	for _, s := range h.sockets {
 		err = errors.Join(err, s.Close())
 	}

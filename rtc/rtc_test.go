@@ -111,6 +111,12 @@ type publisher struct {
 
 func newPublisher(t *testing.T) *publisher {
 	p := &publisher{pc: peer(t), pli: make(chan struct{}, 64), msg: make(chan string, 8), up: make(chan struct{})}
+	p.begin(t)
+	return p
+}
+
+// begin adds the track and the data channel.
+func (p *publisher) begin(t *testing.T) {
 	var once sync.Once
 	p.pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
 		if s == webrtc.PeerConnectionStateConnected {
@@ -144,7 +150,6 @@ func newPublisher(t *testing.T) *publisher {
 		t.Fatal(err)
 	}
 	p.data.OnMessage(func(m webrtc.DataChannelMessage) { p.msg <- string(m.Data) })
-	return p
 }
 
 func (p *publisher) send(t *testing.T, seq uint16, ts uint32, marker bool, payload []byte) {
@@ -479,7 +484,8 @@ func TestAnnouncedAddresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Count(o, "a=candidate:") != 1 || !strings.Contains(o, fmt.Sprintf(" 127.0.0.2 %d typ host", e.port)) {
+	if strings.Count(o, "a=candidate:") != 2 || !strings.Contains(o, fmt.Sprintf(" udp 2130706431 127.0.0.2 %d typ host\r\n", e.port)) ||
+		!strings.Contains(o, fmt.Sprintf(" tcp 1520435199 127.0.0.2 %d typ host tcptype passive\r\n", e.port)) {
 		t.Errorf("candidates:\n%s", o)
 	}
 }

@@ -39,6 +39,7 @@ type Sender struct {
 	gone    bool
 	host    int
 	addr    udp.Addr
+	tcp     *tcpOut // nil: the peer is reached by UDP
 	seal    *sealer
 	tracks  []outTrack // by index of the stream's tracks
 	waiting []item     // packets that the path has not been given yet
@@ -136,6 +137,7 @@ func (v *Sender) moved(at arrival) {
 func (v *Sender) aim(sh *shard, at arrival) {
 	v.host = v.endpoint.hostIndex(at.host)
 	v.addr = sh.sockets[v.host].MakeAddr(at.from)
+	v.tcp = newTCPOut(at.conn, len(v.tracks))
 }
 
 // media implements side: a viewer sends none.
@@ -181,7 +183,7 @@ func (v *Sender) joined(sh *shard, items []item) {
 // send gives a live burst to the peer: at once as much as its path takes, the rest by and by.
 func (v *Sender) send(sh *shard, t *laneTrack, b *media.Burst) {
 	out := &v.tracks[b.Track]
-	if !out.wanted {
+	if !out.wanted || v.tcp != nil && !v.tcp.admits(sh, v, b) {
 		return
 	}
 	given := 0
@@ -210,7 +212,17 @@ func (v *Sender) sendRun(sh *shard, t *outTrack, b *media.Burst, r run, timestam
 		t.octets += uint32(len(p.Payload))
 	}
 	t.packets += uint32(r.to - r.from)
-	sh.batches[v.host].Add(&v.addr, sh.arena[at:], headerSize+r.size+v.seal.overhead)
+	v.put(sh, at, headerSize+r.size+v.seal.overhead)
+}
+
+// put sends what the arena has from at on, as packets of size bytes.
+func (v *Sender) put(sh *shard, at, size int) {
+	if v.tcp != nil {
+		v.tcp.conn.send(sh.arena[at:], size)
+		sh.arena = sh.arena[:at]
+		return
+	}
+	sh.batches[v.host].Add(&v.addr, sh.arena[at:], size)
 }
 
 // rollOver is the roll-over counter of a sequence number (RFC 3711 §3.3.1).
@@ -236,6 +248,9 @@ func (v *Sender) sendWaiting(sh *shard) bool {
 	}
 	given := 0
 	for len(v.waiting) > 0 && given < paceAfter {
+		if v.tcp != nil && v.tcp.later(sh, v) {
+			return len(v.waiting) > 0
+		}
 		it := &v.waiting[0]
 		t := &v.lane.tracks[it.burst.Track]
 		out := &v.tracks[it.burst.Track]
@@ -298,12 +313,13 @@ func (v *Sender) sendReport(sh *shard) {
 		return
 	}
 	sh.arena = sealed
-	sh.batches[v.host].Add(&v.addr, sh.arena[at:], len(sh.arena)-at)
+	v.put(sh, at, len(sh.arena)-at)
 }
 
-// sendAgain answers a NACK, in the shard's loop: as RTX where that was agreed on (RFC 4588 §4), else the same packet.
+// sendAgain answers a NACK, in the shard's loop: as RTX where that was agreed on (RFC 4588 §4), else the same packet. What is missing
+// at a viewer over TCP that is slow was left out.
 func (v *Sender) sendAgain(sh *shard, track int, lost []uint16) {
-	if v.gone || v.lane == nil || v.seal == nil {
+	if v.gone || v.lane == nil || v.seal == nil || v.tcp != nil && !v.tcp.conn.idle() {
 		return
 	}
 	t, l := &v.tracks[track], &v.lane.tracks[track]
@@ -331,7 +347,7 @@ func (v *Sender) sendAgain(sh *shard, track int, lost []uint16) {
 		} else {
 			sh.arena = v.seal.seal(sh.arena, p.Marker, t.pt, seq, t.rollOver(seq), v.timestampOf(track, seq, b), t.ssrc, p.Payload)
 		}
-		sh.batches[v.host].Add(&v.addr, sh.arena[at:], len(sh.arena)-at)
+		v.put(sh, at, len(sh.arena)-at)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -405,7 +405,7 @@ func TestStrangersChangeNothing(t *testing.T) {
 			_, _ = stranger.Write(b)
 			// The same as if it came from the viewer itself: spoofed.
 			if len(b) > 0 {
-				e.hosts[0].receive(arrival{e.hosts[0], at.shard, at.from}, append([]byte(nil), b...))
+				e.hosts[0].receive(arrival{host: e.hosts[0], shard: at.shard, from: at.from}, append([]byte(nil), b...))
 			}
 		}
 	}
@@ -453,9 +453,9 @@ func TestStrangersDoNotTakeAPublishersAddress(t *testing.T) {
 	}
 	h.mu.RUnlock()
 	for i := range 20 {
-		h.receive(arrival{h, 0, victim}, append([]byte(nil), forged...))
+		h.receive(arrival{host: h, from: victim}, append([]byte(nil), forged...))
 		for j := range 1000 { // and none of these addresses is kept
-			h.receive(arrival{h, 0, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), byte(j)}), uint16(j))}, append([]byte(nil), forged...))
+			h.receive(arrival{host: h, from: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), byte(j)}), uint16(j))}, append([]byte(nil), forged...))
 		}
 	}
 	h.mu.RLock()
@@ -489,7 +489,7 @@ func FuzzReceive(f *testing.F) {
 	peers := map[netip.AddrPort]*session{netip.MustParseAddrPort("127.0.0.1:9"): &v.session, netip.MustParseAddrPort("127.0.0.1:19"): &r.session}
 	for from, s := range peers {
 		h.bind(from, s)
-		s.at = arrival{h, 0, from}
+		s.at = arrival{host: h, from: from}
 		if err := s.connected(k); err != nil {
 			f.Fatal(err)
 		}
@@ -513,7 +513,7 @@ func FuzzReceive(f *testing.F) {
 	index := uint32(0)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for from := range peers {
-			h.receive(arrival{h, 0, from}, append([]byte(nil), b...))
+			h.receive(arrival{host: h, from: from}, append([]byte(nil), b...))
 			if len(b) < headerSize || b[0] < 128 || b[0] > 191 {
 				continue
 			}
@@ -524,7 +524,7 @@ func FuzzReceive(f *testing.F) {
 				sealed, err = resealed(seal, b, &index)
 			}
 			if err == nil {
-				h.receive(arrival{h, 0, from}, sealed)
+				h.receive(arrival{host: h, from: from}, sealed)
 			}
 		}
 	})

@@ -2,7 +2,6 @@ package rtc
 
 import (
 	"fmt"
-	"net/netip"
 	"regexp"
 	"slices"
 	"sync"
@@ -107,18 +106,18 @@ func (s *session) meet(d *description) {
 	s.theirs, s.prints, s.active, s.dataLine = d.theirs, d.prints, d.active, d.data
 }
 
-// check has a connectivity check that names the session; bind makes its source address the session's. The first
+// check has a connectivity check that names the session. The first
 // that is right tells where the peer is; later a nomination moves the media there, as when a phone goes from one network to another.
-func (s *session) check(a arrival, b []byte, bind func()) {
+func (s *session) check(a arrival, b []byte) {
 	s.mu.Lock()
-	moved := s.checkLocked(a, b, bind)
+	moved := s.checkLocked(a, b)
 	s.mu.Unlock()
 	if moved {
 		s.side.moved(a)
 	}
 }
 
-func (s *session) checkLocked(a arrival, b []byte, bind func()) (moved bool) {
+func (s *session) checkLocked(a arrival, b []byte) (moved bool) {
 	c, err := readCheck(b, s.ours)
 	if err != nil || s.state == stateClosed {
 		return false
@@ -134,17 +133,17 @@ func (s *session) checkLocked(a arrival, b []byte, bind func()) (moved bool) {
 	if err != nil {
 		return false
 	}
-	_ = a.socket().WriteTo(answer, a.from) // lost, as on any path
+	a.send(answer)
 	if c.conflict {
 		return false
 	}
 	known := slices.Contains(s.addrs, a)
 	if !known {
-		bind()
+		a.bind(s)
 		if len(s.addrs) == maxAddrs {
 			old := s.addrs[0]
 			s.addrs = s.addrs[1:]
-			old.host.remove("", s, old.from)
+			old.release(s)
 		}
 		s.addrs = append(s.addrs, a)
 	}
@@ -163,7 +162,7 @@ func (s *session) checkLocked(a arrival, b []byte, bind func()) (moved bool) {
 	}
 	if s.state == stateNew && !known && s.theirs.ufrag != "" {
 		if again, err := makeCheck(s.ours, s.theirs); err == nil {
-			_ = a.socket().WriteTo(again, a.from)
+			a.send(again)
 		}
 	}
 	return moved
@@ -188,11 +187,16 @@ func (s *session) packet(a arrival, b []byte) {
 	}
 }
 
-// unbind says that an address belongs to another session from now on.
-func (s *session) unbind(h *host, from netip.AddrPort) {
+// unbind says that what comes from somewhere belongs to another session, or that nothing comes any more.
+func (s *session) unbind(gone arrival) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.addrs = slices.DeleteFunc(s.addrs, func(a arrival) bool { return a.host == h && a.from == from })
+	if gone.owner() == s {
+		return // it came back meanwhile
+	}
+	s.addrs = slices.DeleteFunc(s.addrs, func(a arrival) bool {
+		return a.host == gone.host && a.from == gone.from && a.conn == gone.conn
+	})
 }
 
 // rtcpPacket has a datagram of SRTCP. What does not decrypt, or was seen before, changes nothing.
@@ -227,7 +231,7 @@ func (s *session) sendControl(packets ...rtcp.Packet) {
 	at := s.at
 	s.mu.Unlock()
 	if err == nil {
-		_ = at.socket().WriteTo(sealed, at.from) // lost, as on any path
+		at.send(sealed)
 	}
 }
 
@@ -331,6 +335,7 @@ func (s *session) end() bool {
 	s.mu.Lock()
 	s.state = stateClosed
 	addrs, at, dtls, ufrag := s.addrs, s.at, s.dtls, s.ours.ufrag
+	s.addrs = nil
 	s.mu.Unlock()
 	if dtls != nil {
 		dtls.close()
@@ -340,7 +345,7 @@ func (s *session) end() bool {
 		h.remove(ufrag, s)
 	}
 	for _, a := range addrs {
-		a.host.remove("", s, a.from)
+		a.release(s)
 	}
 	s.side.over(at)
 	e.mu.Lock()
