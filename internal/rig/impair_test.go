@@ -169,14 +169,14 @@ func TestBadNetworks(t *testing.T) {
 		do     func(*badNetwork)
 	}{
 		{"viewer loses 5 %", false, impair.Down, loss, lossy, (*badNetwork).repaired},
-		{"viewer without RTX loses 5 %", true, impair.Down, loss, lossy, (*badNetwork).repaired},
+		{"plain viewer loses 5 %", true, impair.Down, loss, lossy, (*badNetwork).repaired},
 		{"publisher loses 5 %", false, impair.Up, upLoss, lossy, (*badNetwork).repaired},
-		{"publisher without RTX loses 5 %", true, impair.Up, upLoss, lossy, (*badNetwork).repaired},
+		{"plain publisher loses 5 %", true, impair.Up, upLoss, lossy, (*badNetwork).repaired},
 		{"viewer is far away", false, impair.Down, impair.Config{Up: far, Down: far}, 120, (*badNetwork).farAway},
 		{"publisher is far away", false, impair.Up, impair.Config{Up: far, Down: far}, 120, (*badNetwork).farAway},
 		{"viewer is cut off for a second", true, impair.Down, impair.Config{}, 30, (*badNetwork).outage}, // Pion drops RTX above 50 packets
 		{"publisher is cut off for a second", false, impair.Up, impair.Config{}, 30, (*badNetwork).outage},
-		{"publisher without RTX is cut off for a second", true, impair.Up, impair.Config{}, 30, (*badNetwork).outage},
+		{"plain publisher is cut off for a second", true, impair.Up, impair.Config{}, 30, (*badNetwork).outage},
 		{"viewer gets another address", true, impair.Down, impair.Config{}, 30, (*badNetwork).moves},
 		{"publisher gets another address", false, impair.Up, impair.Config{}, 30, (*badNetwork).moves},
 		{"viewer gets duplicates", false, impair.Down, impair.Config{Up: double, Down: double}, 90, (*badNetwork).complete},
@@ -207,7 +207,7 @@ func (b *badNetwork) start(c *Cluster, key media.Key, way impair.Direction, path
 	path.Tap = b.wire.tap
 	bad, good := []Option{Behind(path), InPackets(8)}, []Option{Behind(impair.Config{}), InPackets(8)}
 	if plain {
-		bad = append(bad, WithoutRTX())
+		bad = append(bad, Plain())
 	}
 	pub, view := good, bad
 	if way == impair.Up {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pion/dtls/v3"
 	"github.com/pion/interceptor"
 	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/interceptor/pkg/report"
@@ -29,7 +30,7 @@ type user struct {
 	behind   *impair.Config
 	path     *impair.Relay
 	packets  int  // in a frame that is published
-	plain    bool // no RTX
+	plain    bool // no RTX, no AES-GCM
 	client   *load.Client
 	resource *load.Resource
 	once     sync.Once
@@ -50,8 +51,9 @@ func Behind(cfg impair.Config) Option { return func(u *user) { u.behind = &cfg }
 // InPackets is how many packets a publisher's frame has: 3 without it.
 func InPackets(n int) Option { return func(u *user) { u.packets = n } }
 
-// WithoutRTX makes a user that knows no RTX (RFC 4588), as many publishers are: packets are sent again as they were.
-func WithoutRTX() Option { return func(u *user) { u.plain = true } }
+// Plain makes a user that knows no RTX (RFC 4588), as many publishers are: packets are sent again as they were. Nor does it know
+// AES-GCM, but only what all must (RFC 8827 §6.5).
+func Plain() Option { return func(u *user) { u.plain = true } }
 
 // Path is the bad network that the user is behind.
 func (u *user) Path() *impair.Relay { return u.path }
@@ -72,6 +74,9 @@ func (c *Cluster) newUser(options []Option) *user {
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	s.SetSRTPReplayProtectionWindow(1024) // as browsers have
+	if u.plain {
+		s.SetSRTPProtectionProfiles(dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+	}
 	var err error
 	if u.pc, err = webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithSettingEngine(s), webrtc.WithInterceptorRegistry(registry)).NewPeerConnection(webrtc.Configuration{}); err != nil {
 		t.Fatal(err)
