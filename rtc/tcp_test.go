@@ -75,8 +75,8 @@ func unchanged(s string) string { return s }
 func TestViewerOverTCP(t *testing.T) {
 	e := listen(t)
 	g := e.NewGroup([]media.Track{h264})
-	gone, keys := make(chan error, 1), make(chan int, 64)
-	w, v := watchTCP(t, g, SenderOptions{Events: Events{OnClosed: func(err error) { gone <- err }}, OnKeyFrameRequest: func(track int) { keys <- track }}, unchanged)
+	keys := make(chan int, 64)
+	w, v := watchTCP(t, g, SenderOptions{OnKeyFrameRequest: func(track int) { keys <- track }}, unchanged)
 	past := media.NewBurst(0, 0)
 	for i := range 100 { // more than goes at once
 		past.Append(uint16(64900+i), i == 99, bytes.Repeat([]byte{0x65}, 1000+i))
@@ -98,10 +98,19 @@ func TestViewerOverTCP(t *testing.T) {
 		t.Errorf("media went to %v by UDP", v.at.from)
 	}
 	v.mu.Unlock()
-	_ = w.pc.GetTransceivers()[0].Receiver().Transport().Stop() // Close closes the connection, perhaps before it is said
-	if err := await(t, gone, "the goodbye over TCP"); !errors.Is(err, ErrLeft) {
-		t.Errorf("ended with %v", err)
-	}
+	over := closed(w.pc)
+	v.Close()
+	await(t, over, "the goodbye at the viewer")
+}
+
+func closed(pc *webrtc.PeerConnection) <-chan struct{} {
+	over := make(chan struct{}, 8)
+	pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
+		if s == webrtc.PeerConnectionStateClosed {
+			over <- struct{}{}
+		}
+	})
+	return over
 }
 
 func TestPublisherOverTCP(t *testing.T) {
@@ -125,12 +134,7 @@ func TestPublisherOverTCP(t *testing.T) {
 	}
 	r.RequestKeyFrame(0)
 	await(t, pub.pli, "a key-frame request at the publisher")
-	over := make(chan struct{}, 8)
-	pub.pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
-		if s == webrtc.PeerConnectionStateClosed {
-			over <- struct{}{}
-		}
-	})
+	over := closed(pub.pc)
 	r.Close() // which says goodbye before the connection is closed
 	await(t, over, "the goodbye at the publisher")
 }
