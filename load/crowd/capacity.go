@@ -123,6 +123,7 @@ func (c *crowd) try(ctx context.Context, n int, before look) (Step, *outcome) {
 	c.grow(ctx, n)
 	pause(ctx, calm)
 	w := c.begin(before)
+	w.asked = n
 	pause(ctx, c.cfg.Capacity.Hold)
 	o := c.measured(w)
 	f := c.figures(o)
@@ -133,9 +134,10 @@ func (c *crowd) try(ctx context.Context, n int, before look) (Step, *outcome) {
 			s.Why += "; but " + busy
 		}
 	}
-	if ctx.Err() != nil {
-		s.Passed = false
+	if s.Passed && float64(o.up) < 0.9*float64(n) { // whatever the thresholds say
+		s.Passed, s.Why = false, fmt.Sprintf("only %d of them were up", o.up)
 	}
+	s.Passed = s.Passed && ctx.Err() == nil
 	return s, o
 }
 

@@ -315,7 +315,7 @@ func (c *crowd) grow(ctx context.Context, n int) {
 	begin := time.Now()
 	for i := range max(0, n-have) {
 		due := begin.Add(time.Duration(float64(i) / c.cfg.Rate * float64(time.Second)))
-		if ctx.Err() != nil || !pause(ctx, time.Until(due)) {
+		if ctx.Err() != nil || !pause(ctx, time.Until(due)) || c.hopeless(n) {
 			break
 		}
 		c.slots <- struct{}{}
@@ -326,6 +326,13 @@ func (c *crowd) grow(ctx context.Context, n int) {
 		})
 	}
 	wg.Wait()
+}
+
+// hopeless tells that so many could not join that a step of the search for the capacity has failed already.
+func (c *crowd) hopeless(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cfg.Capacity != nil && c.failed > max(2, n/50)
 }
 
 func (c *crowd) join(ctx context.Context, url string) {

@@ -61,22 +61,26 @@ func parseStat(b []byte) (usage, error) {
 	return usage{(v[0] + v[1]) / clockTicks, v[2] * float64(os.Getpagesize())}, nil
 }
 
-// machineBusy is the seconds that all processors together have worked, by proc_stat(5); 0 where it can't be told.
-func machineBusy() float64 {
+// machineBusy is the seconds that all processors together have worked, and how many there are, by proc_stat(5); 0 where it can't be told.
+func machineBusy() (seconds float64, processors int) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	line, _, _ := bytes.Cut(b, []byte("\n"))
-	busy := 0.0
-	for i, f := range strings.Fields(string(line)) {
-		switch i {
-		case 1, 2, 3, 6, 7: // user, nice, system, irq, softirq
-			v, _ := strconv.ParseFloat(f, 64)
-			busy += v / clockTicks
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) < 8 || !strings.HasPrefix(f[0], "cpu"):
+		case f[0] != "cpu":
+			processors++
+		default:
+			for _, i := range []int{1, 2, 3, 6, 7} { // user, nice, system, irq, softirq
+				v, _ := strconv.ParseFloat(f[i], 64)
+				seconds += v / clockTicks
+			}
 		}
 	}
-	return busy
+	return seconds, processors
 }
 
 // CheckProcess says whether what a process uses can be read.

@@ -125,16 +125,18 @@ func (c *crowd) sampling(ctx context.Context) {
 
 // look is a moment: what the processes have used until then, and what was seen.
 type look struct {
-	at     time.Time
-	server usage
-	known  bool // the server's usage is
-	own    usage
-	busy   float64
-	ramp   time.Duration // how long the joining took that followed
+	at         time.Time
+	server     usage
+	known      bool // the server's usage is
+	own        usage
+	busy       float64       // the machine
+	processors int           // that it has
+	ramp       time.Duration // how long the joining took that followed
 }
 
 func (c *crowd) look() look {
-	l := look{at: time.Now(), own: ownUsage(), busy: machineBusy()}
+	l := look{at: time.Now(), own: ownUsage()}
+	l.busy, l.processors = machineBusy()
 	var err error
 	l.server, err = processUsage(c.cfg.PIDs)
 	l.known = err == nil && len(c.cfg.PIDs) > 0
@@ -145,6 +147,7 @@ func (c *crowd) look() look {
 type window struct {
 	before look // anybody joined
 	begin  look
+	asked  int // viewers, 0: as many as tried
 }
 
 // begin begins a measured time for all viewers.
@@ -253,8 +256,7 @@ func (c *crowd) figures(o *outcome) Figures {
 				f["latency"+q.suffix] = millis(o.latency.Quantile(q.q))
 			}
 		}
-		asked := o.viewers + o.failed
-		if asked > 0 {
+		if asked := max(o.asked, o.viewers+o.failed); asked > 0 {
 			f["up"] = 100 * float64(o.up) / float64(asked)
 		}
 		f["failed"], f["ended"] = float64(o.failed), float64(o.ended)
@@ -277,7 +279,7 @@ func (c *crowd) figures(o *outcome) Figures {
 		c.perViewer(f, o, server)
 	}
 	if busy := o.end.busy - o.begin.busy; busy > 0 {
-		f["machine_busy"] = 100 * busy / o.seconds / float64(runtime.NumCPU())
+		f["machine_busy"] = 100 * busy / o.seconds / float64(max(1, o.end.processors))
 		f["other_cores"] = max(0, busy-own-server) / o.seconds
 	}
 	return f
