@@ -18,7 +18,7 @@ WEB_MODULES := web/node_modules/.package-lock.json
 WEB_BUILT   := web/dist/.built
 E2E_MODULES := e2e/node_modules/.package-lock.json
 
-.PHONY: help deps deps-test build web up test test-short test-web arch e2e lint fuzz bench docs clean
+.PHONY: help deps deps-test build web up test test-short test-web arch e2e e2e-long lint fuzz bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -77,6 +77,12 @@ e2e: build ## the real binary in real Chromium, ffmpeg and GStreamer
 e2e-run: $(E2E_MODULES)
 	@echo "e2e: the real binary in a real browser"
 	@cd e2e && npm test
+
+e2e-long: build ## slow tests: the real binary behind networks that lose packets; needs root
+	@scripts/deps long
+	@$(MAKE) --no-print-directory $(E2E_MODULES)
+	@echo "e2e: the real binary behind bad networks"
+	@cd e2e && npm run --silent long
 
 lint: web ## gofmt and go vet
 	@echo "go: gofmt, vet"
