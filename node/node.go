@@ -119,7 +119,7 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	n.leases = cluster.NewLeases(deps.Registry, n.cfg.ID, 0, n.log)
 	n.presence = cluster.NewPresence(deps.Registry, 0, n.describe, n.log)
 	n.hub = stream.NewHub(n.hubConfig())
-	n.rtc = rtc.New(rtc.Config{Listen: cfg.Media, Announce: announce, Log: n.log})
+	n.rtc = rtc.New(rtc.Config{Listen: cfg.Media, NoTCP: !cfg.MediaTCP, Announce: announce, Log: n.log})
 	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Log: n.log})
 	n.relayOut = outrelay.New(outrelay.Config{Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Known: n.known, Log: n.log})
 	n.relayIn = inrelay.New(inrelay.Config{Hub: n.hub, Identity: n.identity, Node: n.cfg.ID, Lookup: n.lookup, Grace: cfg.Publish.Grace, Log: n.log})

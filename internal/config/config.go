@@ -37,6 +37,7 @@ type Node struct {
 
 	HTTP     string   `yaml:"http" default:":5080" check:"listen" help:"Address of HTTP and WebSocket."`
 	Media    string   `yaml:"media" default:":50000" check:"listen" help:"Address of WebRTC media, UDP and TCP."`
+	MediaTCP bool     `yaml:"media-tcp" default:"true" negatable:"" help:"Take media over TCP, too, from clients without UDP."`
 	Relay    string   `yaml:"relay" default:":5000" check:"listen" help:"Address of the relay between nodes, UDP."`
 	Announce []string `yaml:"announce" default:"" check:"ip" help:"Addresses at which clients and nodes reach this one; empty: those of its network interfaces."`
 

@@ -112,6 +112,12 @@ func (f field) setOne(s string) error {
 			return fmt.Errorf("%q is not a whole number", s)
 		}
 		f.value.SetInt(int64(n))
+	case bool:
+		b, err := strconv.ParseBool(s)
+		if err != nil {
+			return fmt.Errorf("%q is not true or false", s)
+		}
+		f.value.SetBool(b)
 	case float64:
 		x, err := strconv.ParseFloat(s, 64)
 		if err != nil {

@@ -58,6 +58,7 @@ store: mongodb://db/sluice
 node:
   role: edge
   announce: [192.0.2.7, "2001:db8::1"]
+  media-tcp: false
   edge-idle: 1m30s
   limits: {viewers: 500, cpu: 0.5}
   ice:
@@ -73,6 +74,7 @@ gateway:
 	want.Store = "mongodb://db/sluice"
 	want.Node.Role = "edge"
 	want.Node.Announce = []string{"192.0.2.7", "2001:db8::1"}
+	want.Node.MediaTCP = false
 	want.Node.EdgeIdle = 90 * time.Second
 	want.Node.Limits.Viewers, want.Node.Limits.CPU = 500, 0.5
 	want.Node.ICE.Credential = "file:/run/secrets/turn"
@@ -99,6 +101,7 @@ var mistakeCases = []struct {
 	{"zero duration", "node:\n  edge-idle: 0s\n", []string{`2: node.edge-idle: 0s is too short: it must be more than zero`}},
 	{"size without unit", "up:\n  log-size: 5\n", []string{`2: up.log-size: "5" is not a size with its unit, such as 16MB`}},
 	{"no number", "up:\n  edges: many\n", []string{`2: up.edges: "many" is not a whole number`}},
+	{"neither true nor false", "node:\n  media-tcp: off\n", []string{`2: node.media-tcp: "off" is not true or false`}},
 	{"out of range", "node:\n  limits:\n    cpu: 85\n", []string{`3: node.limits.cpu: 85 is not between 0.01 and 1`}},
 	{"no role", "node:\n  role: egde\n", []string{`2: node.role: "egde" is not one of standalone, origin, edge; did you mean "edge"?`}},
 	{"list wanted", "node:\n  apps: live\n", []string{`2: node.apps takes a list, such as [a, b]`}},
