@@ -109,6 +109,9 @@ func (g *Group) choose(sections []section) (tracks []outTrack, chosen []format, 
 			continue // a picture without sound is better than none
 		}
 		tracks[i] = outTrack{wanted: true, pt: f.pt, rtxPT: f.rtx}
+		if t.Kind == media.Video && f.rtx != 0 && !s.remb {
+			tracks[i].wideID = s.wideID // a peer's own estimate costs a packet a second, arrival times cost ten
+		}
 		chosen[i] = f
 		wanted++
 	}
@@ -326,6 +329,10 @@ func (v *Sender) describeTrack(p printer, l line) {
 	id, feedback := "ARDAMSa"+v.label, []string(nil) // players cut the first seven characters to get the stream's id
 	if l.kind == "video" {
 		id, feedback = "ARDAMSv"+v.label, []string{"nack", "nack pli", "ccm fir", "goog-remb"}
+	}
+	if t.wideID != 0 {
+		p("a=extmap:%d %s", t.wideID, wideURI)
+		feedback[3] = "transport-cc"
 	}
 	describeFormats(p, l.formats, feedback)
 	p("a=msid:%s %s", v.label, id)

@@ -30,12 +30,27 @@ func (v *Sender) control(packets []rtcp.Packet) {
 			}
 		case *rtcp.TransportLayerNack:
 			v.nack(p)
+		case *rtcp.TransportLayerCC:
+			if sh := v.home(); sh != nil {
+				sh.post(task{call: func(sh *shard) { v.arrivals(p, sh.now) }})
+			}
 		case *rtcp.ReceiverEstimatedMaximumBitrate:
 			v.mu.Lock()
 			v.stats.Estimate = int(p.Bitrate)
 			v.mu.Unlock()
 		}
 	}
+}
+
+// arrivals has what the peer tells of the packets that came, in the shard's loop.
+func (v *Sender) arrivals(p *rtcp.TransportLayerCC, now time.Time) {
+	if v.wide == nil || v.gone {
+		return
+	}
+	estimate := v.wide.feedback(p, now)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.stats.Estimate = estimate
 }
 
 // trackOf finds a track by its SSRC. SSRCs don't change after the session was opened.

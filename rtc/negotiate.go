@@ -37,6 +37,7 @@ type section struct {
 	kind    media.Kind
 	formats []format // in the peer's order of preference
 	wideID  uint8    // of the header extension with transport-wide numbers; 0: none
+	remb    bool     // the peer can tell its own estimate of the bandwidth
 }
 
 // description is what a peer's session description says.
@@ -110,6 +111,8 @@ func (s *section) attributes(m *sdp.MediaDescription) error {
 			id, _ = strconv.ParseUint(number, 10, 8)
 		case a.Key == "rtcp-fb" && value == "transport-cc":
 			told = true
+		case a.Key == "rtcp-fb" && value == "goog-remb":
+			s.remb = true
 		}
 	}
 	if told && id >= 1 && id <= 14 { // what a one-byte header can say (RFC 8285 §4.2)

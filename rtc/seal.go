@@ -121,34 +121,55 @@ func derive(master, salt []byte, label byte, n int) ([]byte, error) {
 // headerSize is that of an RTP header without contributing sources and extensions (RFC 3550 §5.1).
 const headerSize = 12
 
+// packetHeader is what is written into the header of a packet.
+type packetHeader struct {
+	marker    bool
+	pt        uint8
+	wideID    uint8 // of the header extension with the transport-wide number; 0: none
+	seq       uint16
+	wide      uint16 // transport-wide number
+	roc       uint32
+	timestamp uint32
+	ssrc      uint32
+}
+
+// wideSize is what the header extension adds (RFC 8285 §4.2): its head, one element, and a byte of padding.
+const wideSize = 8
+
 // seal appends a packet to dst: header in clear, payload encrypted (RFC 7714 §8, RFC 3711 §3.3). It allocates nothing
 // with the AEAD profiles when dst has the room.
-func (s *sealer) seal(dst []byte, marker bool, pt uint8, seq uint16, roc, timestamp, ssrc uint32, payload ...[]byte) []byte {
+func (s *sealer) seal(dst []byte, h packetHeader, payload ...[]byte) []byte {
 	at := len(dst)
-	second := pt
-	if marker {
+	first, second, size := byte(0x80), h.pt, headerSize
+	if h.marker {
 		second |= 0x80
 	}
-	dst = append(dst, 0x80, second, byte(seq>>8), byte(seq),
-		byte(timestamp>>24), byte(timestamp>>16), byte(timestamp>>8), byte(timestamp),
-		byte(ssrc>>24), byte(ssrc>>16), byte(ssrc>>8), byte(ssrc))
+	if h.wideID != 0 {
+		first, size = 0x90, headerSize+wideSize
+	}
+	dst = append(dst, first, second, byte(h.seq>>8), byte(h.seq),
+		byte(h.timestamp>>24), byte(h.timestamp>>16), byte(h.timestamp>>8), byte(h.timestamp),
+		byte(h.ssrc>>24), byte(h.ssrc>>16), byte(h.ssrc>>8), byte(h.ssrc))
+	if h.wideID != 0 {
+		dst = append(dst, 0xbe, 0xde, 0, 1, h.wideID<<4|1, byte(h.wide>>8), byte(h.wide), 0)
+	}
 	if s.aead == nil {
 		return s.sealPlain(dst, at, payload)
 	}
 	n := &s.nonce // RFC 7714 §8.1: 0, SSRC, ROC and sequence number, with the salt
 	*n = s.salt
-	binary.BigEndian.PutUint32(n[2:], binary.BigEndian.Uint32(n[2:])^ssrc)
-	binary.BigEndian.PutUint32(n[6:], binary.BigEndian.Uint32(n[6:])^roc)
-	n[10] ^= byte(seq >> 8)
-	n[11] ^= byte(seq)
+	binary.BigEndian.PutUint32(n[2:], binary.BigEndian.Uint32(n[2:])^h.ssrc)
+	binary.BigEndian.PutUint32(n[6:], binary.BigEndian.Uint32(n[6:])^h.roc)
+	n[10] ^= byte(h.seq >> 8)
+	n[11] ^= byte(h.seq)
 	body := payload[0]
 	if len(payload) > 1 { // a retransmission: in place
 		for _, p := range payload {
 			dst = append(dst, p...)
 		}
-		body = dst[at+headerSize:]
+		body = dst[at+size:]
 	}
-	return s.aead.Seal(dst[:at+headerSize], n[:], body, dst[at:at+headerSize])
+	return s.aead.Seal(dst[:at+size], n[:], body, dst[at:at+size])
 }
 
 // sealPlain is for the profiles without AEAD, where Pion's context counts the roll-overs itself.

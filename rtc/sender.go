@@ -41,6 +41,7 @@ type Sender struct {
 	addr    udp.Addr
 	tcp     *tcpOut // nil: the peer is reached by UDP
 	seal    *sealer
+	wide    *wide      // nil: the peer tells no arrival times
 	tracks  []outTrack // by index of the stream's tracks
 	waiting []item     // packets that the path has not been given yet
 	caught  []stamped  // timestamps given to the past, as long as the ring has packets of it
@@ -58,6 +59,7 @@ type stamped struct {
 type outTrack struct {
 	wanted    bool // agreed on
 	pt, rtxPT uint8
+	wideID    uint8 // of the header extension with transport-wide numbers; 0: none
 	ssrc, rtx uint32
 
 	begun   bool
@@ -74,7 +76,7 @@ type SenderStats struct {
 	Lost      float64       // share of the packets, 0 to 1, in the last receiver report
 	Jitter    time.Duration // of arrival
 	RoundTrip time.Duration
-	Estimate  int    // bandwidth to the peer in bit/s as it estimates it (REMB); 0: it has not said
+	Estimate  int    // bandwidth of the path to the peer in bit/s: by its own estimate (REMB), or ours from the arrival times it tells; 0: it has told nothing
 	Again     uint64 // packets sent again
 	NotKept   uint64 // packets asked for that were too old
 }
@@ -205,14 +207,35 @@ func (v *Sender) send(sh *shard, t *laneTrack, b *media.Burst) {
 func (v *Sender) sendRun(sh *shard, t *outTrack, b *media.Burst, r run, timestamp uint32, shift uint16) {
 	sh.room(v.host)
 	at := len(sh.arena)
+	h := packetHeader{pt: t.pt, wideID: t.wideID, timestamp: timestamp, ssrc: t.ssrc}
 	for i := r.from; i < r.to; i++ {
 		p := &b.Packets[i]
-		seq := p.Seq + shift
-		sh.arena = v.seal.seal(sh.arena, p.Marker, t.pt, seq, t.rollOver(seq), timestamp, t.ssrc, p.Payload)
+		h.marker, h.seq = p.Marker, p.Seq+shift
+		h.roc = t.rollOver(h.seq)
+		v.stamp(sh, &h, len(p.Payload))
+		sh.arena = v.seal.seal(sh.arena, h, p.Payload)
 		t.octets += uint32(len(p.Payload))
 	}
 	t.packets += uint32(r.to - r.from)
-	v.put(sh, at, headerSize+r.size+v.seal.overhead)
+	v.put(sh, at, v.packetSize(t, r.size))
+}
+
+// packetSize is that of a sealed packet.
+func (v *Sender) packetSize(t *outTrack, payload int) int {
+	if t.wideID != 0 {
+		payload += wideSize
+	}
+	return headerSize + payload + v.seal.overhead
+}
+
+// stamp gives a packet its transport-wide number, where that was agreed on.
+func (v *Sender) stamp(sh *shard, h *packetHeader, size int) {
+	if h.wideID != 0 {
+		if v.wide == nil {
+			v.wide = &wide{}
+		}
+		h.wide = v.wide.stamp(size, sh.now)
+	}
 }
 
 // put sends what the arena has from at on, as packets of size bytes.
@@ -337,15 +360,19 @@ func (v *Sender) sendAgain(sh *shard, track int, lost []uint16) {
 		p := &b.Packets[i]
 		sh.room(v.host)
 		at := len(sh.arena)
+		h := packetHeader{marker: p.Marker, timestamp: v.timestampOf(track, seq, b), wideID: t.wideID}
 		if t.rtxPT != 0 {
 			t.rtxSeq++
 			if t.rtxSeq == 0 {
 				t.rtxROC++
 			}
 			original := [2]byte{byte(seq >> 8), byte(seq)}
-			sh.arena = v.seal.seal(sh.arena, p.Marker, t.rtxPT, t.rtxSeq, t.rtxROC, v.timestampOf(track, seq, b), t.rtx, original[:], p.Payload)
-		} else {
-			sh.arena = v.seal.seal(sh.arena, p.Marker, t.pt, seq, t.rollOver(seq), v.timestampOf(track, seq, b), t.ssrc, p.Payload)
+			h.pt, h.seq, h.roc, h.ssrc = t.rtxPT, t.rtxSeq, t.rtxROC, t.rtx
+			v.stamp(sh, &h, len(p.Payload))
+			sh.arena = v.seal.seal(sh.arena, h, original[:], p.Payload)
+		} else { // the very same: AES-GCM must not see a nonce twice with other bytes, so there is no transport-wide number
+			h.pt, h.seq, h.roc, h.ssrc = t.pt, seq, t.rollOver(seq), t.ssrc
+			sh.arena = v.seal.seal(sh.arena, h, p.Payload)
 		}
 		v.put(sh, at, len(sh.arena)-at)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -98,7 +99,7 @@ type watcher struct {
 	packets chan *rtp.Packet
 }
 
-func watch(t *testing.T, g *Group, p *path, o SenderOptions) (*watcher, *Sender) {
+func watch(t *testing.T, g *Group, p *path, o SenderOptions, mend ...string) (*watcher, *Sender) {
 	t.Helper()
 	m := &webrtc.MediaEngine{}
 	if err := m.RegisterDefaultCodecs(); err != nil {
@@ -139,7 +140,7 @@ func watch(t *testing.T, g *Group, p *path, o SenderOptions) (*watcher, *Sender)
 		}
 		up <- struct{}{}
 	}
-	v, answer, err := g.Answer(offer(t, pc, nil), o)
+	v, answer, err := g.Answer(strings.NewReplacer(mend...).Replace(offer(t, pc, nil)), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,6 +223,37 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 				t.Errorf("%d were lost and %d sent again", lost.Load(), s.Again)
 			}
 		})
+	}
+}
+
+// A peer that can't tell its own estimate of the bandwidth tells when packets came, and the estimate is ours. Losses are made good all the same.
+func TestPeerTellsArrivalTimes(t *testing.T) {
+	e := listen(t)
+	g := e.NewGroup([]media.Track{h264})
+	var n atomic.Int32
+	p := newPath(t, func(b []byte) bool { return b[0] == 0x90 && n.Add(1)%20 == 0 }) // with a header extension
+	w, v := watch(t, g, p, SenderOptions{}, "goog-remb", "none")
+	g.Join(v, nil)
+	stop := make(chan struct{})
+	sending := streamTo(g, 3, stop)
+	defer sending.Wait()
+	defer close(stop)
+	seen := map[uint16]bool{}
+	for first, last := uint16(0), uint16(0); int16(last-first) < 600; {
+		got := await(t, w.packets, "a packet")
+		if len(seen) == 0 {
+			first = got.SequenceNumber
+		}
+		if seen[got.SequenceNumber] {
+			continue
+		}
+		seen[got.SequenceNumber] = true
+		if int16(got.SequenceNumber-first) > int16(last-first) {
+			last = got.SequenceNumber
+		}
+	}
+	if s := v.Stats(); s.Estimate < leastEstimate || s.Again == 0 {
+		t.Errorf("estimate %d bit/s, %d packets sent again", s.Estimate, s.Again)
 	}
 }
 
