@@ -265,7 +265,7 @@ func (e *Endpoint) candidates() (all []string) {
 // Times in the life of a session.
 const (
 	sweepEvery = time.Second
-	// A peer that sends no check for hush has a broken path, and for silence it is gone. Browsers send one every 2.5 s.
+	// A peer that is not heard for hush has a broken path, and for silence it is gone. Browsers send a check every 2.5 s.
 	hush    = 5 * time.Second
 	silence = 15 * time.Second
 )

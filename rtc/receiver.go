@@ -226,6 +226,7 @@ func (r *Receiver) packetLocked(b []byte) {
 	if err != nil {
 		return
 	}
+	r.heard.Store(now.UnixNano())
 	if r.wideID != 0 {
 		if ext := h.GetExtension(r.wideID); len(ext) >= 2 {
 			r.wide.Record(h.SSRC, binary.BigEndian.Uint16(ext), now.UnixMicro())

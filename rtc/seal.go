@@ -56,8 +56,9 @@ type sealer struct {
 	overhead int
 	aead     cipher.AEAD // AEAD profiles
 	salt     [12]byte
-	plain    *srtp.Context // the others
 	nonce    [12]byte
+	plain    *srtp.Context // the others
+	scratch  []byte
 }
 
 // newSealer derives the session keys (RFC 3711 §4.3).
@@ -181,9 +182,10 @@ func (s *sealer) sealPlain(dst []byte, at int, payload [][]byte) []byte {
 	if _, err := h.Unmarshal(dst[at:]); err != nil {
 		return dst[:at]
 	}
-	out, err := s.plain.EncryptRTP(nil, dst[at:], &h)
+	out, err := s.plain.EncryptRTP(s.scratch[:0], dst[at:], &h)
 	if err != nil {
 		return dst[:at]
 	}
+	s.scratch = out
 	return append(dst[:at], out...)
 }

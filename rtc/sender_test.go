@@ -257,6 +257,36 @@ func TestPeerTellsArrivalTimes(t *testing.T) {
 	}
 }
 
+// There are peers that send no checks once they are connected; their reports show that they are there.
+func TestReportsAreSignsOfLife(t *testing.T) {
+	e := listen(t)
+	g := e.NewGroup([]media.Track{h264})
+	_, v := watch(t, g, newPath(t, nil), SenderOptions{})
+	other, err := newSRTCP(keys{profile: profiles()[0], ourKey: make([]byte, 16), ourSalt: make([]byte, 12), theirKey: make([]byte, 16), theirSalt: make([]byte, 12)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.mu.Lock()
+	v.rtcp = other // both directions have the same keys
+	v.mu.Unlock()
+	sealed, err := other.seal(nil, []byte{128, 201, 0, 1, 0, 0, 0, 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := time.Now().Add(-time.Hour).UnixNano()
+	v.heard.Store(long)
+	v.rtcpPacket(append([]byte(nil), sealed...))
+	if v.heard.Load() == long {
+		t.Error("a report is no sign of life")
+	}
+	v.heard.Store(long)
+	v.rtcpPacket(append([]byte(nil), sealed...))
+	if v.heard.Load() != long {
+		t.Error("a report that was recorded is a sign of life")
+	}
+	v.heard.Store(time.Now().UnixNano())
+}
+
 func TestViewerGetsAnotherAddress(t *testing.T) {
 	e := listen(t)
 	p := newPath(t, nil)

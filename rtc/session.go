@@ -41,7 +41,7 @@ type session struct {
 	done     chan struct{} // closed when the session ends
 	ended    atomic.Bool
 	opened   time.Time
-	heard    atomic.Int64 // when the last check came, Unix nanoseconds
+	heard    atomic.Int64 // when the last check or media came that the peer alone can send, Unix nanoseconds
 
 	mu       sync.Mutex
 	ours     credentials
@@ -56,7 +56,7 @@ type session struct {
 	dtls     *handshake
 	state    sessionState
 	rtcp     *srtcp // nil before the session is connected
-	quiet    bool   // no check has come for a while
+	quiet    bool   // nothing has come for a while
 }
 
 // side is the part of a session that knows its media. None of its methods is called with the session's mu held.
@@ -122,13 +122,7 @@ func (s *session) checkLocked(a arrival, b []byte) (moved bool) {
 	if err != nil || s.state == stateClosed {
 		return false
 	}
-	s.heard.Store(time.Now().UnixNano())
-	if s.quiet {
-		s.quiet = false
-		if f := s.events.OnRestored; f != nil {
-			s.endpoint.spawn(f)
-		}
-	}
+	s.heardLocked()
 	answer, err := answerCheck(c, a.from, s.ours)
 	if err != nil {
 		return false
@@ -166,6 +160,17 @@ func (s *session) checkLocked(a arrival, b []byte) (moved bool) {
 		}
 	}
 	return moved
+}
+
+// heardLocked notes a sign of life.
+func (s *session) heardLocked() {
+	s.heard.Store(time.Now().UnixNano())
+	if s.quiet {
+		s.quiet = false
+		if f := s.events.OnRestored; f != nil {
+			s.endpoint.spawn(f)
+		}
+	}
 }
 
 // rebound is how long an address is silent before a check from another one, which was not nominated, moves the media there.
@@ -207,6 +212,9 @@ func (s *session) rtcpPacket(b []byte) {
 		return
 	}
 	plain, err := s.rtcp.open(b)
+	if err == nil {
+		s.heardLocked() // there are peers that send no checks once they are connected
+	}
 	s.mu.Unlock()
 	if err != nil {
 		return

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"os"
 	"runtime/debug"
 	"time"
 
@@ -39,8 +38,8 @@ func (c *serveCmd) Run(p *process) (err error) {
 	}
 	defer func() { err = errors.Join(err, reg.Close()) }()
 	log := newLog(p.err, c.Log)
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+	if before := debug.SetGCPercent(gcPercent); before != 100 {
+		debug.SetGCPercent(before) // whoever started us has set GOGC
 	}
 	n, err := node.New(c.Node, node.Deps{Registry: reg, Version: version, Log: log})
 	if err != nil {
