@@ -242,6 +242,31 @@ func (e *Endpoint) Addr() netip.AddrPort {
 	return netip.AddrPortFrom(e.addrs[0], e.port)
 }
 
+// Route is an address that clients are told, and the address of this machine which that is.
+type Route struct{ Told, Bound netip.AddrPort }
+
+// Routes are all of the media port. Of announced addresses the first is the first of this machine, the second
+// the second, and so on, for each version of IP.
+func (e *Endpoint) Routes() (all []Route) {
+	if len(e.cfg.Announce) == 0 {
+		for _, a := range e.addrs {
+			at := netip.AddrPortFrom(a, e.port)
+			all = append(all, Route{at, at})
+		}
+		return all
+	}
+	for _, six := range []bool{false, true} {
+		other := func(a netip.Addr) bool { return a.Is6() != six }
+		bound := slices.DeleteFunc(slices.Clone(e.addrs), other)
+		for i, a := range slices.DeleteFunc(slices.Clone(e.cfg.Announce), other) {
+			if len(bound) > 0 {
+				all = append(all, Route{netip.AddrPortFrom(a, e.port), netip.AddrPortFrom(bound[min(i, len(bound)-1)], e.port)})
+			}
+		}
+	}
+	return all
+}
+
 func (e *Endpoint) hostIndex(h *host) int { return max(slices.Index(e.hosts, h), 0) }
 
 // candidates are the endpoint's as in an SDP (RFC 8839 §5.1, RFC 6544 §4.5), the one to be preferred first.

@@ -166,10 +166,14 @@ func (s *session) checkLocked(a arrival, b []byte) (moved bool) {
 func (s *session) heardLocked() {
 	s.heard.Store(time.Now().UnixNano())
 	if s.quiet {
-		s.quiet = false
-		if f := s.events.OnRestored; f != nil {
-			s.endpoint.spawn(f)
-		}
+		s.restoredLocked()
+	}
+}
+
+func (s *session) restoredLocked() {
+	s.quiet = false
+	if f := s.events.OnRestored; f != nil && s.state == stateConnected {
+		s.endpoint.spawn(f)
 	}
 }
 
@@ -271,7 +275,11 @@ func (s *session) age(now time.Time, connectWithin time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	unheard := now.UnixNano() - s.heard.Load()
-	s.quiet = s.state == stateConnected && unheard > int64(hush)
+	if quiet := s.state == stateConnected && unheard > int64(hush); quiet {
+		s.quiet = true
+	} else if s.quiet { // media came
+		s.restoredLocked()
+	}
 	switch {
 	case s.state == stateNew && now.Sub(s.opened) > connectWithin:
 		return ErrTimeout
