@@ -28,10 +28,11 @@ func (n *Node) server(clients *clientip.Resolver) *http.Server {
 		}
 		shared.ICEServers = append(shared.ICEServers, s)
 	}
+	shared.Relays = n.relays
 	sockets := antmedia.Config{
 		Player:    antmedia.Playing{Egress: n.out},
 		Directory: antmedia.Known{Hub: n.hub, Directory: n.directory},
-		Apps:      n.cfg.Apps, ICEServers: shared.ICEServers, Authorize: n.deps.Authorize, Admit: n.admit,
+		Apps:      n.cfg.Apps, ICEServers: shared.ICEServers, Relays: n.relays, Authorize: n.deps.Authorize, Admit: n.admit,
 		ClientAddr: clients.Of, Log: n.log,
 	}
 	if n.ways.publish {

@@ -2,8 +2,8 @@
 // together as its role says, tells the registry about itself, and answers HTTP.
 //
 // Imports: cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/auth, internal/clientip,
-// internal/config, internal/lifecycle, internal/problem, media, relay, rtc, signal, signal/antmedia, signal/whep,
-// signal/whip, stream, web.
+// internal/config, internal/lifecycle, internal/problem, internal/turn, media, relay, rtc, signal, signal/antmedia,
+// signal/whep, signal/whip, stream, web.
 package node
 
 import (
@@ -27,6 +27,7 @@ import (
 	"sluice/internal/clientip"
 	"sluice/internal/config"
 	"sluice/internal/lifecycle"
+	"sluice/internal/turn"
 	"sluice/relay"
 	"sluice/rtc"
 	"sluice/signal"
@@ -69,6 +70,7 @@ type Node struct {
 	identity  *relay.Identity
 	hub       *stream.Hub
 	rtc       *rtc.Endpoint
+	turn      *turn.Server // nil: none
 	out       *outrtc.Egress
 	relayOut  *outrelay.Relay
 	relayIn   *inrelay.Relay
@@ -120,6 +122,9 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	n.presence = cluster.NewPresence(deps.Registry, 0, n.describe, n.log)
 	n.hub = stream.NewHub(n.hubConfig())
 	n.rtc = rtc.New(rtc.Config{Listen: cfg.Media, NoTCP: !cfg.MediaTCP, Announce: announce, Log: n.log})
+	if n.turn, err = n.newTURN(cfg.TURN); err != nil {
+		return nil, err
+	}
 	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Log: n.log})
 	n.relayOut = outrelay.New(outrelay.Config{Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Known: n.known, Log: n.log})
 	n.relayIn = inrelay.New(inrelay.Config{Hub: n.hub, Identity: n.identity, Node: n.cfg.ID, Lookup: n.lookup, Grace: cfg.Publish.Grace, Log: n.log})
@@ -150,6 +155,11 @@ func defaultID() string {
 func (n *Node) Listen(ctx context.Context) error {
 	if err := n.rtc.Listen(ctx); err != nil {
 		return err
+	}
+	if n.turn != nil {
+		if err := n.turn.Listen(ctx); err != nil {
+			return err
+		}
 	}
 	if err := n.relayOut.Listen(ctx); err != nil {
 		return err
@@ -221,6 +231,7 @@ func (n *Node) Run(ctx context.Context) error {
 		lifecycle.Part{Name: "directory", Run: n.directory.Run},
 		lifecycle.Part{Name: "leases", Run: n.leases.Run},
 		lifecycle.Part{Name: "media", Run: n.rtc.Run},
+		lifecycle.Part{Name: "turn", Run: n.runTURN},
 		lifecycle.Part{Name: "hub", Run: n.hub.Run},
 		lifecycle.Part{Name: "relay out", Run: n.relayOut.Run},
 		lifecycle.Part{Name: "relay in", Run: n.relayIn.Run},

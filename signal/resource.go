@@ -14,6 +14,7 @@ import (
 	"mime"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -52,6 +53,7 @@ type Config struct {
 	Node       string   // this node's id, the first part of session names
 	Apps       []string // applications that exist
 	ICEServers []ICEServer
+	Relays     func() []ICEServer // more of them, with credentials for one client; nil: none
 	Authorize  auth.Hook
 	Admit      func() error // refuses new sessions with an error, such as egress/webrtc's ErrFull; nil: takes all
 	ClientAddr func(*http.Request) netip.Addr
@@ -82,6 +84,9 @@ func New(cfg Config) *Resource {
 	if cfg.Admit == nil {
 		cfg.Admit = func() error { return nil }
 	}
+	if cfg.Relays == nil {
+		cfg.Relays = func() []ICEServer { return nil }
+	}
 	return &Resource{cfg: cfg, sessions: map[string]*entry{}}
 }
 
@@ -111,7 +116,7 @@ func cors(w http.ResponseWriter) {
 
 // links tells the client its ICE servers (RFC 9725 §4.6).
 func (r *Resource) links(h http.Header) {
-	for _, s := range r.cfg.ICEServers {
+	for _, s := range slices.Concat(r.cfg.ICEServers, r.cfg.Relays()) {
 		link := fmt.Sprintf(`<%s>; rel="ice-server"`, s.URL)
 		if s.Username != "" {
 			link += fmt.Sprintf(`; username=%q; credential=%q; credential-type="password"`, s.Username, s.Credential)

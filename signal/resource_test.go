@@ -50,6 +50,7 @@ func serve(t *testing.T) *server {
 	cfg := signal.Config{
 		Node: "node-1", Apps: []string{"live"}, Log: quiet,
 		ICEServers: []signal.ICEServer{{URL: "stun:stun.example.org:3478"}, {URL: "turn:turn.example.org", Username: "u", Credential: "p"}},
+		Relays:     func() []signal.ICEServer { return []signal.ICEServer{{URL: "turn:192.0.2.1:3478?transport=tcp", Username: "1:x", Credential: "q="}} },
 		Authorize: func(_ context.Context, r auth.Request) error {
 			switch r.Token {
 			case "bad":
@@ -163,7 +164,8 @@ func TestLifeOfASession(t *testing.T) {
 	if !strings.HasPrefix(location, "/live/whip/one/node-1.") || !strings.HasPrefix(etag, `"`) || h.Get("Content-Type") != sdp {
 		t.Errorf("Location %q, ETag %q, Content-Type %q", location, etag, h.Get("Content-Type"))
 	}
-	if links := strings.Join(h.Values("Link"), "\n"); links != "<stun:stun.example.org:3478>; rel=\"ice-server\"\n<turn:turn.example.org>; rel=\"ice-server\"; username=\"u\"; credential=\"p\"; credential-type=\"password\"" {
+	if links := strings.Join(h.Values("Link"), "\n"); links != "<stun:stun.example.org:3478>; rel=\"ice-server\"\n<turn:turn.example.org>; rel=\"ice-server\"; username=\"u\"; credential=\"p\"; credential-type=\"password\"\n"+
+		"<turn:192.0.2.1:3478?transport=tcp>; rel=\"ice-server\"; username=\"1:x\"; credential=\"q=\"; credential-type=\"password\"" {
 		t.Errorf("Link %s", links)
 	}
 	if h.Get("Access-Control-Allow-Origin") != "*" || !strings.Contains(h.Get("Access-Control-Expose-Headers"), "Location") {
@@ -307,12 +309,12 @@ func TestOptions(t *testing.T) {
 		name, path, ask, key, value string
 		links                       int
 	}{
-		{"endpoint", "/live/whip/s", "", "Accept-Post", "application/sdp", 2},
+		{"endpoint", "/live/whip/s", "", "Accept-Post", "application/sdp", 3},
 		{"session", "/live/whep/s/node-1.x", "", "Accept-Patch", "application/trickle-ice-sdpfrag", 0},
 		{"a browser asks before POST: no credentials", "/live/whip/s", "POST", "Access-Control-Allow-Methods", "POST", 0},
 		{"a browser asks before PATCH", "/live/whep/s/node-1.x", "PATCH", "Access-Control-Allow-Methods", "PATCH", 0},
-		{"a client asks the endpoint for trickle", "/live/whip/s", "", "Access-Control-Allow-Methods", "PATCH", 2},
-		{"and its page may read that", "/live/whip/s", "", "Access-Control-Expose-Headers", "Access-Control-Allow-Methods", 2},
+		{"a client asks the endpoint for trickle", "/live/whip/s", "", "Access-Control-Allow-Methods", "PATCH", 3},
+		{"and its page may read that", "/live/whip/s", "", "Access-Control-Expose-Headers", "Access-Control-Allow-Methods", 3},
 		{"headers that a page may send", "/live/whip/s", "POST", "Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {

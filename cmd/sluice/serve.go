@@ -32,6 +32,11 @@ func (c *serveCmd) Run(p *process) (err error) {
 		return err
 	}
 	c.ICE.Credential = config.Secret(credential)
+	secret, err := c.TURN.Secret.Value()
+	if err != nil {
+		return err
+	}
+	c.TURN.Secret = config.Secret(secret)
 	reg, err := openStore(p.ctx, c.Store)
 	if err != nil {
 		return err

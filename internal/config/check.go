@@ -42,6 +42,16 @@ var checks = map[string]func(string) error{
 		}
 		return nil
 	},
+	"ip-or-none": func(s string) error {
+		if _, err := netip.ParseAddr(s); err != nil && s != "" {
+			return fmt.Errorf("%q is not an IP address", s)
+		}
+		return nil
+	},
+	"ports": func(s string) error {
+		_, _, err := Ports(s)
+		return err
+	},
 	"prefix":   checkPrefix,
 	"origin":   checkOrigin,
 	"host":     checkHost,
@@ -131,6 +141,20 @@ func Prefixes(list []string) ([]netip.Prefix, error) {
 		all = append(all, p)
 	}
 	return all, nil
+}
+
+// Ports reads a range, such as turn.ports; "" is that of all, 0 and 0.
+func Ports(s string) (first, last uint16, err error) {
+	if s == "" {
+		return 0, 0, nil
+	}
+	from, to, _ := strings.Cut(s, "-")
+	a, err := strconv.ParseUint(from, 10, 16)
+	b, err2 := strconv.ParseUint(to, 10, 16)
+	if err != nil || err2 != nil || a == 0 || b < a {
+		return 0, 0, fmt.Errorf("%q is not a range of ports, such as 49152-65535", s)
+	}
+	return uint16(a), uint16(b), nil
 }
 
 func checkHost(s string) error {

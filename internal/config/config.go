@@ -48,6 +48,7 @@ type Node struct {
 	Codecs         []string `yaml:"codecs" default:"H264,VP8,VP9,AV1,H265,opus,PCMU,PCMA" enum:"H264,VP8,VP9,AV1,H265,opus,PCMU,PCMA" help:"Codecs asked of publishers, best first."`
 
 	ICE     ICE     `yaml:"ice" embed:"" prefix:"ice-"`
+	TURN    TURN    `yaml:"turn" embed:"" prefix:"turn-"`
 	Publish Publish `yaml:"publish" embed:"" prefix:"publish-"`
 
 	KeyFrameInterval time.Duration `yaml:"key-frame-interval" default:"4s" check:"positive" help:"A publisher is asked for a key frame when none came for so long."`
@@ -62,6 +63,14 @@ type ICE struct {
 	Servers    []string `yaml:"servers" default:"" check:"ice" help:"STUN and TURN servers given to clients."`
 	Username   string   `yaml:"username" default:"" help:"User at the TURN servers."`
 	Credential Secret   `yaml:"credential" default:"" help:"Password at the TURN servers, or file:PATH."`
+}
+
+// TURN is a relay built into the node, for clients that reach neither the UDP nor the TCP port of media.
+type TURN struct {
+	Listen string `yaml:"listen" default:"" check:"listen-or-off" help:"Address of the TURN server, UDP and TCP, such as :3478; empty: none."`
+	Secret Secret `yaml:"secret" default:"" help:"Of which clients' passwords are made, or file:PATH; empty: made at random."`
+	Public string `yaml:"public" default:"" check:"ip-or-none" help:"Its address for clients; empty: that of media."`
+	Ports  string `yaml:"ports" default:"" check:"ports" help:"Where clients' sockets are, FIRST-LAST; empty: anywhere."`
 }
 
 // Publish is what happens between publishers of one stream.

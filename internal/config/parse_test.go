@@ -116,6 +116,9 @@ var mistakeCases = []struct {
 	{"bad items", "node:\n  announce:\n    - 192.0.2.1\n    - here\n    - there\n", []string{
 		`4: node.announce: "here" is not an IP address`, `5: node.announce: "there" is not an IP address`}},
 	{"bad port", "node:\n  http: \":99999\"\n", []string{`2: node.http: port "99999" of ":99999" is not between 0 and 65535`}},
+	{"turn", "node:\n  turn:\n    ports: 6000-5000\n    public: here\n    listen: \"3478\"\n", []string{`3: node.turn.ports: "6000-5000" is not a range of ports, such as 49152-65535`,
+		`4: node.turn.public: "here" is not an IP address`, `5: node.turn.listen: "3478" is not an address to listen on, such as :5080 or 127.0.0.1:5080`}},
+	{"turn is right", "node:\n  turn:\n    ports: 5000-6000\n    public: 2001:db8::1\n    listen: \":3478\"\n    secret: file:/run/secrets/turn\n", nil},
 	{"dot in id", "node:\n  id: a.b\n", []string{`2: node.id: "a.b" is not 1 to 64 letters, digits and '-'`}},
 	{"ice", "node:\n  ice:\n    servers: [\"http://x\"]\n", []string{
 		`3: node.ice.servers: "http://x" is not a STUN or TURN URL, such as stun:host:3478 or turn:host:3478?transport=udp`}},

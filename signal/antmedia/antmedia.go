@@ -93,6 +93,7 @@ type Config struct {
 
 	Apps       []string // applications that exist
 	ICEServers []signal.ICEServer
+	Relays     func() []signal.ICEServer // more of them, with credentials for one client; nil: none
 	Authorize  auth.Hook
 	Admit      func() error // refuses new sessions with an error; it does not block. nil: takes all
 	ClientAddr func(*http.Request) netip.Addr
@@ -127,6 +128,9 @@ func New(cfg Config) *Handler {
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	if cfg.Admit == nil {
 		cfg.Admit = func() error { return nil }
+	}
+	if cfg.Relays == nil {
+		cfg.Relays = func() []signal.ICEServer { return nil }
 	}
 	base, end := context.WithCancel(context.Background())
 	return &Handler{cfg: cfg, base: base, end: end, sockets: map[*socket]struct{}{}}

@@ -1,6 +1,7 @@
 package antmedia
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -51,7 +52,7 @@ func (s *socket) handle(r request) {
 // iceServers answers with the one server that the protocol has room for: TURN before STUN.
 func (h *Handler) iceServers() reply {
 	var best signal.ICEServer
-	for _, i := range h.cfg.ICEServers {
+	for _, i := range slices.Concat(h.cfg.ICEServers, h.cfg.Relays()) {
 		if best.URL == "" || strings.HasPrefix(i.URL, "turn:") && !strings.HasPrefix(best.URL, "turn:") {
 			best = i
 		}

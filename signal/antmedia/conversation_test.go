@@ -196,7 +196,10 @@ func serve(t testing.TB, w *world, change func(*Config)) (*Handler, string) {
 	before := runtime.NumGoroutine()
 	cfg := Config{Publisher: w, Player: w, Directory: w, Apps: []string{"live"}, Log: quiet(),
 		Authorize: auth.AllowAll, ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} },
-		ICEServers: []signal.ICEServer{{URL: "stun:stun.example:3478"}, {URL: "turn:turn.example:3478", Username: "u", Credential: "c"}}}
+		ICEServers: []signal.ICEServer{{URL: "stun:stun.example:3478"}},
+		Relays: func() []signal.ICEServer {
+			return []signal.ICEServer{{URL: "turn:turn.example:3478", Username: "u", Credential: "c"}}
+		}}
 	if change != nil {
 		change(&cfg)
 	}
