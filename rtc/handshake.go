@@ -98,6 +98,7 @@ type turns struct {
 
 	mu   sync.Mutex
 	mine bool
+	over bool // the handshake is done: no turns are needed any more
 }
 
 func (t *turns) give() {
@@ -112,14 +113,42 @@ func (t *turns) give() {
 	}
 }
 
-func (t *turns) take() {
+// take waits for a turn; it returns without one when the pipe is closed, for then nobody would give it back.
+func (t *turns) take(closed <-chan struct{}) {
 	if t == nil {
 		return
 	}
-	t.all <- struct{}{}
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	over := t.over
+	t.mu.Unlock()
+	if over {
+		return
+	}
+	select {
+	case t.all <- struct{}{}:
+	case <-closed:
+		return
+	}
+	t.mu.Lock()
 	t.mine = true
+	over = t.over
+	t.mu.Unlock()
+	select {
+	case <-closed:
+		over = true
+	default:
+	}
+	if over {
+		t.give()
+	}
+}
+
+// end gives the turn back for good.
+func (t *turns) end() {
+	t.mu.Lock()
+	t.over = true
+	t.mu.Unlock()
+	t.give()
 }
 
 // Types of DTLS records (RFC 6347 §4.1).
@@ -253,6 +282,7 @@ func (h *handshake) run() {
 	}
 	early := h.early
 	h.mu.Unlock()
+	pipe.turns.end()
 	if !data {
 		h.mute()
 		_ = conn.Close()

@@ -59,7 +59,7 @@ func (p *pipe) ReadFrom(b []byte) (int, net.Addr, error) {
 	p.turns.give()
 	select {
 	case d := <-p.queue:
-		p.turns.take()
+		p.turns.take(p.closed)
 		n := copy(b, d.b[:d.n])
 		from := net.UDPAddrFromAddrPort(d.from)
 		datagrams.Put(d)
@@ -84,7 +84,7 @@ func (p *pipe) WriteTo(b []byte, to net.Addr) (int, error) {
 func (p *pipe) Close() error {
 	p.once.Do(func() {
 		close(p.closed)
-		p.turns.give()
+		p.turns.give() // after that: who takes one now sees that it is closed
 		if p.onClose != nil {
 			p.onClose()
 		}
