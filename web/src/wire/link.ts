@@ -11,6 +11,8 @@ const DISCONNECT_GRACE = 1000;
 /** How long the server may take to answer a goodbye before the connection is closed without it. */
 const LEAVE_TIMEOUT = 1000;
 const RESTART_TIMEOUT = 4000;
+/** How long a direct path is tried before the server's relays are. */
+const DIRECT_TIMEOUT = 2000;
 /** Candidates that come close together share a PATCH. */
 const TRICKLE_DELAY = 20;
 
@@ -114,6 +116,9 @@ export class Link {
     if (this.stop.signal.aborted) throw new Problem('unreachable', 'stopped');
     await pc.setRemoteDescription({ type: 'answer', sdp: o.prepareAnswer?.(answer.sdp) ?? answer.sdp });
     for (const t of pc.getTransceivers()) this.watchDtls(t.sender.transport ?? t.receiver.transport);
+    if (answer.relays.length > 0) {
+      void sleep(DIRECT_TIMEOUT, this.stop.signal).then(() => this.useRelays(answer.relays));
+    }
     void sleep(o.trickleAfter, this.stop.signal).then(() => {
       if (pc.connectionState === 'connected') return;
       this.trickling = true;
@@ -185,9 +190,21 @@ export class Link {
     if (!this.o.restarts || this.resource === undefined || this.pc.remoteDescription === null) {
       return this.lost(new Problem('no_media', 'the path was lost'));
     }
-    this.mending = true;
     this.o.onPath?.(false);
-    this.restart(this.resource).then(
+    this.mend(this.resource);
+  }
+
+  /** A path by the server's relays, which a browser only looks for when ICE begins anew. */
+  private useRelays(relays: RTCIceServer[]): void {
+    const { pc, resource } = this;
+    if (pc.connectionState === 'connected' || pc.connectionState === 'closed' || resource === undefined || this.mending) return;
+    pc.setConfiguration({ ...pc.getConfiguration(), iceServers: relays });
+    this.mend(resource);
+  }
+
+  private mend(resource: Resource): void {
+    this.mending = true;
+    this.restart(resource).then(
       () => (this.mending = false),
       (err: unknown) => this.lost(asProblem(err)),
     );

@@ -1,5 +1,6 @@
 /** The HTTP half of WHIP and WHEP (RFC 9725): one session and its URL. */
 import { Problem, problemOf } from './problem.js';
+import { readRelays } from './relays.js';
 
 /** How long one request may take, in milliseconds. */
 const REQUEST_TIMEOUT = 10_000;
@@ -7,6 +8,8 @@ const REQUEST_TIMEOUT = 10_000;
 export interface Answer {
   resource: Resource;
   sdp: string;
+  /** STUN and TURN servers for when there is no direct path. */
+  relays: RTCIceServer[];
 }
 
 export class Resource {
@@ -26,7 +29,7 @@ export class Resource {
     const url = new URL(location, new URL(res.url || endpoint, globalThis.location?.href)).href;
     const resource = new Resource(url, res.headers.get('ETag') ?? '', token);
     try {
-      return { resource, sdp: await res.text() };
+      return { resource, sdp: await res.text(), relays: readRelays(res.headers.get('Link')) };
     } catch {
       void resource.remove();
       throw new Problem('unreachable', 'the answer broke off');
