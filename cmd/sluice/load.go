@@ -15,11 +15,12 @@ import (
 	"time"
 
 	"sluice/internal/config"
+	"sluice/internal/usage"
 	"sluice/load/crowd"
 )
 
 type loadCmd struct {
-	Publish string `help:"Publish to this WHIP address. %d in it is the stream's number, from 0." placeholder:"URL" group:"What:"`
+	Publish string `help:"Publish to this WHIP address, or as plain RTP to rtp://HOST:PORT. %d in it is the stream's number, from 0." placeholder:"URL" group:"What:"`
 	Play    string `help:"Watch from this WHEP address. %d in it is the stream's number." placeholder:"URL" group:"What:"`
 	Streams int    `help:"How many streams." default:"1" group:"What:"`
 	Viewers int    `help:"Viewers of each stream; with --find-capacity the most there may be (then 10000 if not given)." placeholder:"50" group:"What:"`
@@ -104,7 +105,7 @@ func (c *loadCmd) config(p *process, top *cli) (cfg crowd.Config, err error) {
 		}
 	}
 	for _, pid := range c.PIDs {
-		if err := crowd.CheckProcess(pid); err != nil {
+		if _, err := usage.Of(pid); err != nil {
 			return cfg, fmt.Errorf("--pid: %w", err)
 		}
 	}

@@ -1,7 +1,7 @@
 // Package crowd loads a server with publishers and viewers by the thousand, measures what they see, and finds
 // how many it carries.
 //
-// Imports: codec, load.
+// Imports: codec, internal/usage, load.
 package crowd
 
 import (
@@ -22,7 +22,8 @@ import (
 
 // Config says what to do to which server. Zero values are mistakes, but where a field says otherwise.
 type Config struct {
-	Publish, Play string // WHIP and WHEP addresses, one of which may be empty; %d in them is the stream's number, from 0
+	Publish, Play string // WHIP and WHEP addresses, one of which may be empty; %d in them is the stream's number, from 0. rtp://HOST:PORT publishes plain RTP
+	Signal        Signal // how viewers ask for Play; nil: by WHEP
 	Streams       int
 	Viewers       int           // of each stream; with Capacity the most
 	Rate          float64       // viewers that join a second
@@ -79,20 +80,27 @@ func (c *Config) Check() error {
 	case c.Capacity != nil && c.Play == "":
 		return errors.New("to find the capacity there must be viewers: give --play URL")
 	}
-	for _, u := range []string{c.Publish, c.Play} {
-		if err := c.checkURL(u); u != "" && err != nil {
+	for i, u := range []string{c.Publish, c.Play} {
+		if err := c.checkURL(u, i == 0); u != "" && err != nil {
 			return err
 		}
 	}
 	return checkThresholds(c.Thresholds, c)
 }
 
-func (c *Config) checkURL(s string) error {
+func (c *Config) checkURL(s string, publish bool) error {
 	if c.Streams > 1 && !strings.Contains(s, "%d") {
 		return fmt.Errorf("address %q: with several streams it needs a %%d, which becomes the stream's number", s)
 	}
 	u, err := url.Parse(expand(s, 0))
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+	if err == nil && publish && u.Scheme == plainScheme {
+		if _, err := plainPort(u); err != nil {
+			return err
+		}
+		if c.Streams > 1 || c.File != "" {
+			return fmt.Errorf("address %q: plain RTP is for one synthetic stream", s)
+		}
+	} else if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return fmt.Errorf("address %q: give one that begins with http:// or https://, such as http://127.0.0.1:5080/live/whep/stream1", s)
 	}
 	if !c.Own && !hostAddr(u.Hostname()).IsLoopback() {
@@ -110,6 +118,7 @@ type crowd struct {
 	log      *slog.Logger
 	identity *identity
 	client   *load.Client
+	signal   Signal // the viewers'
 	loops    []*loop
 	silence  []byte
 	start    time.Time
@@ -172,6 +181,9 @@ func newCrowd(cfg Config) (*crowd, error) {
 	}
 	c.client = load.NewClient(cfg.Token, cfg.Roots, cfg.Insecure)
 	c.client.Limit(cfg.Connections)
+	if c.signal = cfg.Signal; c.signal == nil {
+		c.signal = byWHIP(c.client)
+	}
 	return c, nil
 }
 
@@ -338,8 +350,8 @@ func (c *crowd) hopeless(n int) bool {
 func (c *crowd) join(ctx context.Context, url string) {
 	s, began := c.newSession(), time.Now()
 	var v *viewer
-	describe := offer{ours: s.ours, fingerprint: c.identity.fingerprint, sound: c.cfg.Audio}
-	err := s.open(ctx, c.identity, c.client, url, describe.String(), func() medium {
+	ours := offer{ours: s.ours, fingerprint: c.identity.fingerprint, sound: c.cfg.Audio}
+	err := s.open(ctx, c.identity, c.signal, url, ours, func() medium {
 		v = newViewer(s, began)
 		return v
 	})

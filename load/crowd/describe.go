@@ -38,6 +38,14 @@ type offer struct {
 	audio        uint32
 }
 
+// describe is our offer, or the answer to theirs.
+func (o offer) describe(theirs string) (string, error) {
+	if theirs == "" {
+		return o.String(), nil
+	}
+	return o.reply(theirs)
+}
+
 func (o offer) String() string {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,7 +24,7 @@ type publisher struct {
 	stream int
 
 	mu       sync.Mutex // guards all below
-	session  *session   // nil while there is none
+	live     bool
 	wantKey  bool
 	lastKey  time.Time
 	sent     uint64 // packets
@@ -53,6 +53,8 @@ type sentPacket struct {
 	payload []byte
 }
 
+const videoRate = 90_000 // of timestamps
+
 const ringSize = 512 // packets that can be sent again; more than a second of most streams
 
 func newOutTrack(rate int64, pt uint8, start time.Time) *outTrack {
@@ -62,7 +64,7 @@ func newOutTrack(rate int64, pt uint8, start time.Time) *outTrack {
 // outgoing is a publisher's session.
 type outgoing struct {
 	*publisher
-	session *session
+	carrier carrier
 	video   *outTrack
 	audio   *outTrack // nil: no sound
 
@@ -84,9 +86,9 @@ func (p *publisher) run(ctx context.Context, up chan<- error) {
 		if err == nil {
 			o.stream(ctx)
 			p.mu.Lock()
-			p.session = nil
+			p.live = false
 			p.mu.Unlock()
-			o.session.close(ctx)
+			o.carrier.leave(ctx)
 		}
 		wait := time.NewTimer(publishAgain/2 + rand.N(publishAgain))
 		select {
@@ -101,34 +103,47 @@ func (p *publisher) run(ctx context.Context, up chan<- error) {
 
 func (p *publisher) connect(ctx context.Context) (_ *outgoing, err error) {
 	now := time.Now()
-	o := &outgoing{publisher: p, video: newOutTrack(90_000, ptH264, now)}
+	o := &outgoing{publisher: p, video: newOutTrack(videoRate, ptH264, now)}
 	if p.crowd.cfg.Audio {
 		o.audio = newOutTrack(48_000, ptOpus, now)
 	}
-	s := p.crowd.newSession()
-	describe := offer{ours: s.ours, fingerprint: p.crowd.identity.fingerprint, publish: true, sound: o.audio != nil, video: o.video.ssrc, again: o.video.rtxSSRC}
-	if o.audio != nil {
-		describe.audio = o.audio.ssrc
-	}
-	o.session = s
-	err = s.open(ctx, p.crowd.identity, p.crowd.client, p.url, describe.String(), func() medium { return o })
-	if err != nil {
-		s.close(ctx)
-		return nil, err
-	}
 	o.video.ring = make([]sentPacket, ringSize)
-	for pt, f := range s.answer.formats {
-		if f.repairs == ptH264 {
-			o.video.rtxPT = pt
-		}
+	if strings.HasPrefix(p.url, plainScheme+":") {
+		o.carrier, err = dialPlain(ctx, p.url, func(r []rtcp.Packet) { o.rtcp(r, 0) })
+	} else {
+		err = o.open(ctx)
+	}
+	if err != nil {
+		return nil, err
 	}
 	o.mu.Lock()
 	o.ready = true
 	o.mu.Unlock()
 	p.mu.Lock()
-	p.session, p.wantKey = s, true
+	p.live, p.wantKey = true, true
 	p.mu.Unlock()
 	return o, nil
+}
+
+// open publishes by WHIP.
+func (o *outgoing) open(ctx context.Context) error {
+	c := o.publisher.crowd
+	s := c.newSession()
+	ours := offer{ours: s.ours, fingerprint: c.identity.fingerprint, publish: true, sound: o.audio != nil, video: o.video.ssrc, again: o.video.rtxSSRC}
+	if o.audio != nil {
+		ours.audio = o.audio.ssrc
+	}
+	o.carrier = sealed{s}
+	if err := s.open(ctx, c.identity, byWHIP(c.client), o.publisher.url, ours, func() medium { return o }); err != nil {
+		s.close(ctx)
+		return err
+	}
+	for pt, f := range s.answer.formats {
+		if f.repairs == ptH264 {
+			o.video.rtxPT = pt
+		}
+	}
+	return nil
 }
 
 const (
@@ -161,7 +176,7 @@ func (o *outgoing) stream(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-o.session.over:
+		case <-o.carrier.ended():
 			return
 		case <-timer.C:
 		}
@@ -227,7 +242,7 @@ func (o *outgoing) send(t *outTrack, now time.Time, payloads [][]byte, marks boo
 		t.packets++
 		t.size += uint32(len(payload))
 	}
-	o.session.socket.sendAll(o.buf)
+	o.carrier.send(t, o.buf)
 	o.publisher.mu.Lock()
 	o.sent += uint64(len(payloads))
 	o.publisher.mu.Unlock()
@@ -241,7 +256,7 @@ func (o *outgoing) seal(pt uint8, seq uint16, ssrc uint32, p sentPacket, before 
 		return
 	}
 	plain = append(append(plain, before...), p.payload...)
-	if sealed, err := o.session.keys.out.EncryptRTP(nil, plain, &h); err == nil {
+	if sealed, err := o.carrier.seal(plain, &h); err == nil {
 		o.buf = append(o.buf, sealed)
 	}
 }
@@ -250,13 +265,11 @@ func (o *outgoing) seal(pt uint8, seq uint16, ssrc uint32, p sentPacket, before 
 func (o *outgoing) report(now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var all []rtcp.Packet
 	for _, t := range []*outTrack{o.video, o.audio} {
 		if t != nil {
-			all = append(all, &rtcp.SenderReport{SSRC: t.ssrc, NTPTime: toNTP(now.UnixNano()), RTPTime: t.stamp(now), PacketCount: t.packets, OctetCount: t.size})
+			o.carrier.report(t, &rtcp.SenderReport{SSRC: t.ssrc, NTPTime: toNTP(now.UnixNano()), RTPTime: t.stamp(now), PacketCount: t.packets, OctetCount: t.size})
 		}
 	}
-	o.session.sendRTCP(all...)
 }
 
 // rtp implements medium: nobody sends us any.
@@ -299,7 +312,7 @@ func (o *outgoing) again(n *rtcp.TransportLayerNack) {
 			}
 		}
 	}
-	o.session.socket.sendAll(slices.Clip(o.buf))
+	o.carrier.send(t, o.buf)
 }
 
 // hurry implements medium.

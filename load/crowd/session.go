@@ -30,11 +30,11 @@ type session struct {
 	medium medium
 	ours   credentials
 
-	resource *load.Resource
-	answer   *answer
-	pipe     *pipe         // as long as the handshake takes
-	up       chan struct{} // closed when the server has answered a check
-	over     chan struct{} // closed when the server ended it or is gone
+	bye    func(context.Context) error // tells the server; nil before it knows of us
+	answer *answer
+	pipe   *pipe         // as long as the handshake takes
+	up     chan struct{} // closed when the server has answered a check
+	over   chan struct{} // closed when the server ended it or is gone
 
 	// The loop's.
 	socket *socket
@@ -72,11 +72,13 @@ const (
 )
 
 // open makes the session: signalling, ICE, DTLS. The caller closes it also when it failed.
-func (s *session) open(ctx context.Context, id *identity, client *load.Client, endpoint, sdp string, two func() medium) (err error) {
-	if s.resource, err = client.Offer(ctx, endpoint, sdp); err != nil {
+func (s *session) open(ctx context.Context, id *identity, signal Signal, endpoint string, ours offer, two func() medium) (err error) {
+	theirs, bye, err := signal(ctx, endpoint, ours.describe)
+	if err != nil {
 		return err
 	}
-	if s.answer, err = parseAnswer(s.resource.Answer); err != nil {
+	s.bye = bye
+	if s.answer, err = parseAnswer(theirs); err != nil {
 		return err
 	}
 	var reached netip.Addr
@@ -163,12 +165,12 @@ func (s *session) begin(k *keys) {
 // close ends the session on both sides; the server is told also when ctx has ended.
 func (s *session) close(ctx context.Context) {
 	s.loop.do(func() { s.loop.remove(s) })
-	if s.resource == nil {
+	if s.bye == nil {
 		return
 	}
 	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 	defer cancel()
-	_ = s.resource.Delete(bye) // a resource that is gone already is no error; nor is a server that is
+	_ = s.bye(bye) // a resource that is gone already is no error; nor is a server that is
 }
 
 const goodbyeTimeout = 5 * time.Second // for the DELETE when all is over

@@ -129,6 +129,12 @@ func TestCheck(t *testing.T) {
 		{"bitrate", func(c *Config) { c.Bitrate = 7 }, "a bitrate of 7 bit/s"},
 		{"gop", func(c *Config) { c.GOP = time.Millisecond }, "between key frames"},
 		{"capacity without viewers", func(c *Config) { c.Capacity, c.Play = &Capacity{}, "" }, "give --play"},
+		{"plain RTP", func(c *Config) { c.Publish = "rtp://127.0.0.1:5000" }, ""},
+		{"plain RTP to somebody", func(c *Config) { c.Publish = "rtp://192.0.2.1:5000" }, "192.0.2.1 is not loopback"},
+		{"plain RTP without a port", func(c *Config) { c.Publish = "rtp://127.0.0.1" }, "the first of four ports"},
+		{"plain RTP without room for four ports", func(c *Config) { c.Publish = "rtp://127.0.0.1:65533" }, "the first of four ports"},
+		{"plain RTP of several streams", func(c *Config) { c.Publish, c.Streams, c.Play = "rtp://127.0.0.1:5000/%d", 2, "" }, "for one synthetic stream"},
+		{"nobody plays plain RTP", func(c *Config) { c.Play = "rtp://127.0.0.1:5000" }, "give one that begins with http"},
 		{"threshold without viewers", func(c *Config) { c.Play = ""; c.Thresholds, _ = ParseThresholds("loss>1%") }, "without --play nobody measures it"},
 		{"threshold without processes", func(c *Config) { c.Thresholds, _ = ParseThresholds("cpu_per_packet>1us") }, "give the server's process with --pid"},
 	} {
@@ -168,15 +174,5 @@ func TestCapacityNext(t *testing.T) {
 				t.Errorf("found %d in %d steps, want %d", good, steps, tc.want)
 			}
 		})
-	}
-}
-
-func TestParseStat(t *testing.T) {
-	u, err := parseStat([]byte("12 (a b) c) S 1 1 1 0 -1 4194304 1 0 0 0 250 150 0 0 20 0 5 0 100 1000 3 18446744073709551615"))
-	if err != nil || u.cpu != 4 || u.rss <= 0 {
-		t.Errorf("%+v, %v", u, err)
-	}
-	if _, err := parseStat([]byte("12 (x) S 1")); err == nil {
-		t.Error("a short line is taken")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/internal/usage"
 	"sluice/load"
 )
 
@@ -86,27 +87,27 @@ func (c *crowd) sampling(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var last sum
-	at, own, server := time.Now(), ownUsage(), usage{}
-	server, _ = processUsage(c.cfg.PIDs)
+	at, own := time.Now(), usage.Own()
+	server, _ := usage.Of(c.cfg.PIDs...)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		s, now, o := c.sum(), time.Now(), ownUsage()
-		v, _ := processUsage(c.cfg.PIDs) // it may be gone
+		s, now, o := c.sum(), time.Now(), usage.Own()
+		v, _ := usage.Of(c.cfg.PIDs...) // it may be gone
 		sec := now.Sub(at).Seconds()
 		d := s.seen.sub(last.seen)
 		q := func(p float64) float64 { return millis(s.recent.Quantile(p)) }
 		m := Sample{At: now.Sub(c.start).Seconds(), Viewers: s.joined, Up: s.up, Ended: s.ended,
 			Mbps: float64(d.bytes) * 8 / sec / 1e6, Packets: float64(d.packets) / sec, Loss: 100 * d.share(),
-			LatencyP50: q(0.5), LatencyP95: q(0.95), LatencyP99: q(0.99), Server: max(0, v.cpu-server.cpu) / sec, Load: (o.cpu - own.cpu) / sec}
+			LatencyP50: q(0.5), LatencyP95: q(0.95), LatencyP99: q(0.99), Server: max(0, v.CPU-server.CPU) / sec, Load: (o.CPU - own.CPU) / sec}
 		c.mu.Lock()
 		m.Phase, m.Failed = c.phase, c.failed
 		for _, p := range c.publishers {
 			p.mu.Lock()
-			if p.session != nil {
+			if p.live {
 				m.Publishers++
 			}
 			p.mu.Unlock()
@@ -126,19 +127,19 @@ func (c *crowd) sampling(ctx context.Context) {
 // look is a moment: what the processes have used until then, and what was seen.
 type look struct {
 	at         time.Time
-	server     usage
+	server     usage.Usage
 	known      bool // the server's usage is
-	own        usage
+	own        usage.Usage
 	busy       float64       // the machine
 	processors int           // that it has
 	ramp       time.Duration // how long the joining took that followed
 }
 
 func (c *crowd) look() look {
-	l := look{at: time.Now(), own: ownUsage()}
-	l.busy, l.processors = machineBusy()
+	l := look{at: time.Now(), own: usage.Own()}
+	l.busy, l.processors = usage.Machine()
 	var err error
-	l.server, err = processUsage(c.cfg.PIDs)
+	l.server, err = usage.Of(c.cfg.PIDs...)
 	l.known = err == nil && len(c.cfg.PIDs) > 0
 	return l
 }
@@ -268,14 +269,14 @@ func (c *crowd) figures(o *outcome) Figures {
 			f["fps"] = float64(o.seen.frames) / o.seconds / float64(o.viewers)
 		}
 	}
-	own := o.end.own.cpu - o.begin.own.cpu
+	own := o.end.own.CPU - o.begin.own.CPU
 	f["load_cores"] = own / o.seconds
 	f["load_busy"] = 100 * own / o.seconds / float64(runtime.GOMAXPROCS(0))
 	server := 0.0
 	if o.end.known && o.before.known {
-		server = o.end.server.cpu - o.begin.server.cpu
+		server = o.end.server.CPU - o.begin.server.CPU
 		f["server_cores"] = server / o.seconds
-		f["server_memory"] = o.end.server.rss / (1 << 20)
+		f["server_memory"] = o.end.server.RSS / (1 << 20)
 		c.perViewer(f, o, server)
 	}
 	if busy := o.end.busy - o.begin.busy; busy > 0 {
@@ -293,13 +294,13 @@ func (c *crowd) perViewer(f Figures, o *outcome, server float64) {
 	if o.viewers == 0 || c.cfg.Capacity != nil { // there viewers come and go
 		return
 	}
-	f["memory_per_viewer"] = (o.end.server.rss - o.before.server.rss) / 1024 / float64(o.viewers)
+	f["memory_per_viewer"] = (o.end.server.RSS - o.before.server.RSS) / 1024 / float64(o.viewers)
 	// What joining cost: all until the measured part, less the steady cost, which is taken to
 	// grow evenly during the ramp. Exact only for a thin stream.
 	if ramp := o.before.ramp; ramp > 0 {
 		steady := server / o.seconds
 		rampEnd := o.before.at.Add(ramp)
-		cost := o.begin.server.cpu - o.before.server.cpu - steady*(o.begin.at.Sub(rampEnd).Seconds()+ramp.Seconds()/2)
+		cost := o.begin.server.CPU - o.before.server.CPU - steady*(o.begin.at.Sub(rampEnd).Seconds()+ramp.Seconds()/2)
 		f["cpu_per_join"] = cost * 1000 / float64(o.viewers)
 	}
 }

@@ -1,4 +1,7 @@
-package crowd
+// Package usage reads what processes and the whole machine have used, from /proc. Elsewhere than on Linux nothing is known.
+//
+// Imports: nothing of ours.
+package usage
 
 import (
 	"bytes"
@@ -8,61 +11,65 @@ import (
 	"strings"
 )
 
-// usage is what processes have used so far, by /proc.
-type usage struct {
-	cpu float64 // seconds, in user and kernel mode
-	rss float64 // bytes, at present
+// Usage is what processes have used so far.
+type Usage struct {
+	CPU float64 // seconds, in user and kernel mode
+	RSS float64 // bytes, at present
 }
 
 // clockTicks a second in /proc (USER_HZ), on every architecture of today.
 const clockTicks = 100
 
-func processUsage(pids []int) (sum usage, err error) {
+// Of adds up processes of this machine.
+func Of(pids ...int) (sum Usage, err error) {
 	for _, pid := range pids {
 		u, err := readStat(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
-			return usage{}, fmt.Errorf("process %d: %w", pid, err)
+			return Usage{}, fmt.Errorf("process %d: %w", pid, err)
 		}
-		sum.cpu += u.cpu
-		sum.rss += u.rss
+		if exact, ok := cpuClock(pid); ok {
+			u.CPU = exact
+		}
+		sum.CPU += u.CPU
+		sum.RSS += u.RSS
 	}
 	return sum, nil
 }
 
-// ownUsage is this process's; zero where there is no /proc.
-func ownUsage() usage {
-	u, _ := readStat("/proc/self/stat")
+// Own is this process's; zero where it can't be told.
+func Own() Usage {
+	u, _ := Of(os.Getpid())
 	return u
 }
 
-func readStat(path string) (usage, error) {
+func readStat(path string) (Usage, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	return parseStat(b)
 }
 
 // parseStat reads proc_pid_stat(5): utime, stime and rss are fields 14, 15 and 24; the second is a name in
 // parentheses, which may contain anything.
-func parseStat(b []byte) (usage, error) {
+func parseStat(b []byte) (Usage, error) {
 	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 	if len(f) < 22 {
-		return usage{}, fmt.Errorf("%d fields", len(f))
+		return Usage{}, fmt.Errorf("%d fields", len(f))
 	}
 	var v [3]float64
 	for i, at := range []int{11, 12, 21} {
 		n, err := strconv.ParseFloat(f[at], 64)
 		if err != nil {
-			return usage{}, err
+			return Usage{}, err
 		}
 		v[i] = n
 	}
-	return usage{(v[0] + v[1]) / clockTicks, v[2] * float64(os.Getpagesize())}, nil
+	return Usage{(v[0] + v[1]) / clockTicks, v[2] * float64(os.Getpagesize())}, nil
 }
 
-// machineBusy is the seconds that all processors together have worked, and how many there are, by proc_stat(5); 0 where it can't be told.
-func machineBusy() (seconds float64, processors int) {
+// Machine is the seconds that all processors together have worked, and how many there are, by proc_stat(5); 0 where it can't be told.
+func Machine() (seconds float64, processors int) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, 0
@@ -81,10 +88,4 @@ func machineBusy() (seconds float64, processors int) {
 		}
 	}
 	return seconds, processors
-}
-
-// CheckProcess says whether what a process uses can be read.
-func CheckProcess(pid int) error {
-	_, err := processUsage([]int{pid})
-	return err
 }
