@@ -274,6 +274,7 @@ func (s *session) connected(k keys) error {
 func (s *session) age(now time.Time, connectWithin time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.dropSilentLocked(now)
 	unheard := now.UnixNano() - s.heard.Load()
 	if quiet := s.state == stateConnected && unheard > int64(hush); quiet {
 		s.quiet = true

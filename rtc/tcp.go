@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,7 @@ const (
 	tcpBuffer      = 64 << 10        // bytes of each of the kernel's queues. What waits there is too late to be dropped
 	tcpLate        = time.Second     // a peer that takes what was queued no faster is slow
 	tcpHello       = 5 * time.Second // within which a right check must come
+	tcpSilence     = 30 * time.Second // a session's connection that nothing comes by: the peer has found a better path
 	tcpLinger      = time.Second     // for the goodbye, when a session has ended
 	tcpWaiting     = 300             // bursts of the past, and since, that wait for a new viewer
 	tcpAskEvery    = 3 * time.Second // a slow viewer asks for a key frame, which all others get too
@@ -128,6 +130,7 @@ type tcpConn struct {
 	conn     net.Conn
 	from     netip.AddrPort
 	session  atomic.Pointer[session] // nil: a stranger, or one that lingers
+	heard    atomic.Int64            // when something came, Unix nanoseconds
 
 	mu     sync.Mutex
 	known  bool // a right check has come
@@ -162,6 +165,7 @@ func (c *tcpConn) read() {
 }
 
 func (c *tcpConn) receive(a arrival, b []byte) {
+	c.heard.Store(time.Now().UnixNano())
 	if b[0] <= 3 {
 		if s := c.host.named(b); s != nil {
 			s.check(a, b)
@@ -228,6 +232,17 @@ func (s *session) lost(a arrival) {
 	if s.at == a {
 		s.atHeard = time.Time{}
 	}
+}
+
+// dropSilentLocked closes connections of the session that it does not use; its mu is held.
+func (s *session) dropSilentLocked(now time.Time) {
+	s.addrs = slices.DeleteFunc(s.addrs, func(a arrival) bool {
+		silent := a.conn != nil && now.UnixNano()-a.conn.heard.Load() > int64(tcpSilence)
+		if silent {
+			a.release(s)
+		}
+		return silent
+	})
 }
 
 // send queues a message, cut into packets of size bytes, the last of which may be shorter. It never blocks.

@@ -368,6 +368,20 @@ func TestConnectionIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	goesTo(second, 1)
+	third := dial() // a path that is not used
+	if _, err := third.Write(frame(rightCheck(t, &v.session, false))); err != nil {
+		t.Fatal(err)
+	}
+	goesTo(second, 2)
+	a, _ := state()
+	a.conn.heard.Store(time.Now().Add(tcpSilence).UnixNano())
+	if err := v.age(time.Now().Add(tcpSilence+time.Second), time.Hour); err != nil {
+		t.Errorf("the session ended: %v", err)
+	}
+	goesTo(second, 1)
+	if _, err := io.Copy(io.Discard, third); err != nil {
+		t.Errorf("the connection that is not used was not closed: %v", err)
+	}
 	v.Close()
 	if _, err := io.Copy(io.Discard, second); err != nil {
 		t.Errorf("the connection did not end with the session: %v", err)
