@@ -19,18 +19,18 @@ import (
 
 // Limits of TCP connections.
 const (
-	tcpFrame       = udp.MaxDatagram // bytes of a packet; a peer that sends larger ones is not one of ours
-	tcpQueue       = 512 << 10       // bytes that wait for a peer at most, those that are being written included
-	tcpKeep        = 64 << 10        // bytes of a buffer that is used again
-	tcpBuffer      = 64 << 10        // bytes of each of the kernel's queues. What waits there is too late to be dropped
-	tcpLate        = time.Second     // a peer that takes what was queued no faster is slow
-	tcpHello       = 5 * time.Second // within which a right check must come
+	tcpFrame       = udp.MaxDatagram  // bytes of a packet; a peer that sends larger ones is not one of ours
+	tcpQueue       = 512 << 10        // bytes that wait for a peer at most, those that are being written included
+	tcpKeep        = 64 << 10         // bytes of a buffer that is used again
+	tcpBuffer      = 64 << 10         // bytes of each of the kernel's queues. What waits there is too late to be dropped
+	tcpLate        = time.Second      // a peer that takes what was queued no faster is slow
+	tcpHello       = 5 * time.Second  // within which a right check must come
 	tcpSilence     = 30 * time.Second // a session's connection that nothing comes by: the peer has found a better path
-	tcpLinger      = time.Second     // for the goodbye, when a session has ended
-	tcpWaiting     = 300             // bursts of the past, and since, that wait for a new viewer
-	tcpAskEvery    = 3 * time.Second // a slow viewer asks for a key frame, which all others get too
-	maxStrangers   = 512             // connections of whom no right check has come, to the endpoint
-	maxStrangersOf = 32              // and of one address, or network of 64 bits in IPv6
+	tcpLinger      = time.Second      // for the goodbye, when a session has ended
+	tcpWaiting     = 300              // bursts of the past, and since, that wait for a new viewer
+	tcpAskEvery    = 3 * time.Second  // a slow viewer asks for a key frame, which all others get too
+	maxStrangers   = 512              // connections of whom no right check has come, to the endpoint
+	maxStrangersOf = 32               // and of one address, or network of 64 bits in IPv6
 )
 
 // listenTCP opens the same port for TCP (RFC 6544): the way for those whose network lets no UDP through.
