@@ -27,9 +27,9 @@ func (d *description) transport() error {
 	see := func(key, value string) {
 		switch key {
 		case "ice-ufrag":
-			d.theirs.ufrag = value
+			d.theirs.ufrag = strings.Clone(value) // the session outlives the description
 		case "ice-pwd":
-			d.theirs.pwd = value
+			d.theirs.pwd = strings.Clone(value)
 		case "setup":
 			d.active = value != "passive"
 		case "fingerprint":
@@ -151,7 +151,7 @@ func (d *description) answer(tracks []media.Track, chosen []format, ours func(di
 func midsOf(lines []line) (mids []string) {
 	for _, l := range lines {
 		if l.refused == nil && l.track >= 0 {
-			mids = append(mids, l.mid)
+			mids = append(mids, strings.Clone(l.mid))
 		}
 	}
 	return mids

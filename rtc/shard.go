@@ -55,7 +55,7 @@ const (
 	// processor is too slow for its viewers.
 	shardQueue = 8192
 	// arenaSize is how much is sealed before it is sent: more system calls with less, more misses of the cache with more.
-	arenaSize = 256 << 10
+	arenaSize = 128 << 10
 	// largest is what one message can add to the arena.
 	largest = udp.MaxSegments * (headerSize + media.MaxPayload + 64)
 	// paceAfter is how many packets a path is given at once, and paceFor how long it gets to take them.

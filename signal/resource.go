@@ -75,7 +75,7 @@ type entry struct {
 	mu      sync.Mutex
 	etag    string // entity tag without quotes: identifies the ICE session (RFC 9725 §4.3.1)
 	ufrag   string // the client's
-	answer  string // ours, with all our candidates
+	ice     string // the part of our answer that a restart needs, with all our candidates
 }
 
 // New returns a Resource.
@@ -177,8 +177,8 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 	if strings.Contains(offer, "a=rtcp-mux-only") { // RFC 9725 §4.4.1, RFC 8858 §3
 		answer = strings.ReplaceAll(answer, "a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-mux-only\r\n")
 	}
-	e.session, e.answer = session, answer
-	e.ufrag = attribute(offer, "ice-ufrag")
+	e.session, e.ice = session, restarted(answer, "", "")
+	e.ufrag = strings.Clone(attribute(offer, "ice-ufrag")) // which else would keep the whole of it
 	e.etag = tag(attribute(answer, "ice-ufrag"))
 	name = r.cfg.Node + "." + session.ID()
 	r.mu.Lock()
@@ -199,7 +199,7 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 
 // tag makes an entity tag from our ICE user name fragment, which changes with each ICE session.
 func tag(ufrag string) string {
-	return strings.NewReplacer("+", "-", "/", "_").Replace(ufrag)
+	return strings.Clone(strings.NewReplacer("+", "-", "/", "_").Replace(ufrag))
 }
 
 func (r *Resource) session(w http.ResponseWriter, req *http.Request) {
@@ -260,10 +260,10 @@ func (e *entry) patch(w http.ResponseWriter, req *http.Request) error {
 		if err != nil {
 			return err
 		}
-		e.ufrag, e.etag = f.ufrag, tag(ufrag)
+		e.ufrag, e.etag = strings.Clone(f.ufrag), tag(ufrag)
 		w.Header().Set("ETag", `"`+e.etag+`"`)
 		w.Header().Set("Content-Type", "application/trickle-ice-sdpfrag")
-		_, _ = io.WriteString(w, restarted(e.answer, ufrag, pwd))
+		_, _ = io.WriteString(w, restarted(e.ice, ufrag, pwd))
 		return nil
 	}
 	for _, c := range f.candidates {

@@ -211,7 +211,7 @@ func (b *Batch) cut(i int) {
 }
 
 // readMessages is how many messages are taken from the kernel at once. With GRO each may be 64 KiB.
-const readMessages = 16
+const readMessages = 8
 
 // Reader takes datagrams from a socket in batches. It belongs to one goroutine.
 type Reader struct {
