@@ -9,6 +9,7 @@ COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 GOFLAGS_BUILD := -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)"
 
 ARGS     ?=
+BENCH    ?=
 FUZZTIME ?= 10s
 PKG      ?= ./...
 
@@ -18,7 +19,7 @@ WEB_MODULES := web/node_modules/.package-lock.json
 WEB_BUILT   := web/dist/.built
 E2E_MODULES := e2e/node_modules/.package-lock.json
 
-.PHONY: help deps deps-test build web up test test-short test-web arch e2e e2e-long lint fuzz bench docs clean
+.PHONY: help deps deps-test build web up test test-short test-web arch e2e e2e-long lint fuzz bench bench-micro docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -92,8 +93,13 @@ lint: web ## gofmt and go vet
 fuzz: web ## each fuzz target for FUZZTIME (10s)
 	@scripts/fuzz $(FUZZTIME)
 
-bench: web ## the benchmarks
-	go test -run '^$$' -bench . -benchmem $(PKG)
+bench: build ## what a viewer costs: ours, the floor and Janus beside each other, then bench-micro; BENCH="--repeat 3" for medians
+	@go build -o bin/bench ./cmd/bench
+	@bin/bench $(BENCH)
+	@$(MAKE) --no-print-directory bench-micro
+
+bench-micro: web ## the Go benchmarks: of the send loop, sealing, batches; PKG=./... for all
+	go test -run '^$$' -bench . -benchmem $(if $(filter command%,$(origin PKG)),$(PKG),./rtc ./udp)
 
 docs: ## write again what is made from the code: docs/errors.md
 	go test -count=1 -run 'TestErrorsPage' . -update
