@@ -77,7 +77,8 @@ func thisMachine() machine {
 		}
 	}
 	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		m.System += " " + strings.TrimSpace(string(b))
+		release, _, _ := strings.Cut(strings.TrimSpace(string(b)), "-") // what follows may name who made it
+		m.System += " " + release
 	}
 	return m
 }
