@@ -292,7 +292,11 @@ func (h *handshake) run() {
 			defer h.goodbye(&state, early, h.peer.(*net.UDPAddr).AddrPort())
 		}
 	}
-	if err := s.connected(k); err != nil {
+	e.receiving.Add(1) // what this gives the shards to do is done here, see settle
+	err = s.connected(k)
+	e.receiving.Add(-1)
+	e.settle()
+	if err != nil {
 		s.fail(err)
 		return
 	}

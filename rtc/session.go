@@ -154,7 +154,7 @@ func (s *session) checkLocked(a arrival, b []byte) (moved bool) {
 	if !s.active && len(s.prints) > 0 {
 		s.beginDTLSLocked(a)
 	}
-	if s.state == stateNew && !known && s.theirs.ufrag != "" {
+	if s.state == stateNew && !known && !c.nominate && s.theirs.ufrag != "" {
 		if again, err := makeCheck(s.ours, s.theirs); err == nil {
 			a.send(again)
 		}
