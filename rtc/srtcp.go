@@ -25,12 +25,16 @@ type seenControl struct {
 	before    uint64
 }
 
+// maxControlIndex is the last index of a control packet (RFC 3711 §3.4): 31 bits.
+const maxControlIndex = 1<<31 - 1
+
 // maxControlSources is how many sources a peer's control packets may name.
 const maxControlSources = 64
 
 var (
 	errNotSealed = errors.New("not sealed with the session's keys")
 	errReplayed  = errors.New("seen before")
+	errUsedUp    = errors.New("the keys have sealed as many control packets as they may")
 )
 
 func newSRTCP(k keys) (*srtcp, error) {
@@ -72,7 +76,10 @@ func (c *srtcp) seal(dst, plain []byte) ([]byte, error) {
 		sealed, err := c.plainOut.EncryptRTCP(nil, plain, nil)
 		return append(dst, sealed...), err
 	}
-	c.index = (c.index + 1) & 0x7fffffff
+	if c.index == maxControlIndex { // the next would have the nonce of an earlier one (RFC 3711 §9.2)
+		return dst, errUsedUp
+	}
+	c.index++
 	n := controlNonce(&c.outSalt, binary.BigEndian.Uint32(plain[4:]), c.index)
 	var aad [controlHeader + controlTrailer]byte
 	copy(aad[:], plain[:controlHeader])
