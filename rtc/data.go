@@ -16,11 +16,14 @@ import (
 // maxBuffered is how many bytes may wait on a data channel for a peer that is slow; what comes then is dropped.
 const maxBuffered = 1 << 20
 
-// maxChannels is how many data channels of a peer are taken; each costs a buffer.
+// maxChannels is how many data channels of a peer are taken; each costs a buffer of smallMessage.
 const maxChannels = 8
 
-// maxMessage is the largest message of a data channel that is taken, in bytes.
-const maxMessage = 256 << 10
+// Sizes of a data channel's messages, in bytes.
+const (
+	maxMessage   = 64 << 10 // the largest that is taken, or sent: what a description without a limit means, too (RFC 8841 §6.1)
+	smallMessage = 2 << 10  // those up to this need no buffer of their own
+)
 
 // wantsData reports whether the session has a data channel's line.
 func (s *session) wantsData() bool {
@@ -97,12 +100,19 @@ func (f *farewell) reason() error {
 	return ErrDisconnected
 }
 
+// readChannel reads a channel until it ends. A larger buffer is there only while a large message is read: one that does not fit stays
+// where it is, and is read again.
 func (s *session) readChannel(d *datachannel.DataChannel) {
-	buf := make([]byte, maxMessage)
+	small := make([]byte, smallMessage)
+	buf := small
 	for {
 		n, text, err := d.ReadDataChannel(buf)
-		if err != nil {
-			if err != io.EOF {
+		switch {
+		case errors.Is(err, io.ErrShortBuffer) && len(buf) < maxMessage:
+			buf = make([]byte, min(4*len(buf), maxMessage))
+			continue
+		case err != nil:
+			if !errors.Is(err, io.EOF) {
 				_ = d.Close()
 			}
 			return
@@ -110,6 +120,7 @@ func (s *session) readChannel(d *datachannel.DataChannel) {
 		if f := s.events.OnMessage; f != nil {
 			f(media.Message{Binary: !text, Data: append([]byte(nil), buf[:n]...)})
 		}
+		buf = small
 	}
 }
 
