@@ -83,7 +83,7 @@ func (s *session) dtlsPacket(a arrival, b []byte) {
 func (s *session) beginDTLSLocked(a arrival) *handshake {
 	if s.dtls == nil {
 		h := &handshake{session: s, peer: net.UDPAddrFromAddrPort(a.from)}
-		h.pipe = newPipe(a.host.sockets[0].LocalAddr(), 32, h.write, nil)
+		h.pipe = newPipe(a.host.sockets[0].LocalAddr(), 32, h.write)
 		h.pipe.turns = &turns{all: s.endpoint.turns}
 		s.dtls = h
 		s.endpoint.spawn(h.run)
@@ -197,7 +197,7 @@ func (h *handshake) packet(b []byte, from netip.AddrPort) {
 func (h *handshake) goodbye(state *dtls.State, b []byte, from netip.AddrPort) {
 	alert := append([]byte(nil), b...)
 	h.session.endpoint.spawn(func() {
-		quiet := newPipe(netip.AddrPortFrom(from.Addr(), 0), 4, func([]byte, netip.AddrPort) error { return nil }, nil)
+		quiet := newPipe(netip.AddrPortFrom(from.Addr(), 0), 4, func([]byte, netip.AddrPort) error { return nil })
 		conn, err := dtls.Resume(state, quiet, h.peer, h.session.endpoint.dtlsConfig(nil))
 		if err != nil {
 			return
@@ -330,7 +330,7 @@ func (h *handshake) close() {
 	e := h.session.endpoint
 	e.spawn(func() {
 		if conn == nil {
-			last := newPipe(netip.AddrPort{}, 1, func(b []byte, _ netip.AddrPort) error { return h.send(b) }, nil)
+			last := newPipe(netip.AddrPort{}, 1, func(b []byte, _ netip.AddrPort) error { return h.send(b) })
 			var err error
 			if conn, err = dtls.Resume(state, last, h.peer, e.dtlsConfig(nil)); err != nil {
 				return

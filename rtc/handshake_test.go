@@ -13,7 +13,7 @@ func TestTurnsAreGivenBack(t *testing.T) {
 	from := netip.MustParseAddrPort("127.0.0.1:9")
 	var work sync.WaitGroup
 	for i := range 2000 {
-		p := newPipe(from, 4, nil, nil)
+		p := newPipe(from, 4, nil)
 		p.turns = &turns{all: all}
 		p.push([]byte{22}, from)
 		p.push([]byte{22}, from)

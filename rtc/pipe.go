@@ -10,9 +10,6 @@ import (
 	"sluice/udp"
 )
 
-// queueDatagrams is how many datagrams wait in a pipe; what comes then is lost, as on any path.
-const queueDatagrams = 512
-
 type datagram struct {
 	b    [udp.MaxDatagram]byte
 	n    int
@@ -21,12 +18,11 @@ type datagram struct {
 
 var datagrams = sync.Pool{New: func() any { return new(datagram) }}
 
-// pipe is one session's share of the sockets, for those who want a net.PacketConn: Pion's ICE, DTLS.
+// pipe is one session's share of the sockets, for DTLS, which wants a net.PacketConn.
 type pipe struct {
-	local   net.Addr
-	write   func(b []byte, to netip.AddrPort) error
-	onClose func() // once
-	turns   *turns // taken with each datagram, given back before the wait for the next; nil: nobody counts
+	local net.Addr
+	write func(b []byte, to netip.AddrPort) error
+	turns *turns // taken with each datagram, given back before the wait for the next; nil: nobody counts
 
 	queue    chan *datagram
 	deadline deadline
@@ -34,8 +30,9 @@ type pipe struct {
 	closed   chan struct{}
 }
 
-func newPipe(local netip.AddrPort, queue int, write func([]byte, netip.AddrPort) error, onClose func()) *pipe {
-	p := &pipe{local: net.UDPAddrFromAddrPort(local), write: write, onClose: onClose, queue: make(chan *datagram, queue), closed: make(chan struct{})}
+// newPipe makes a pipe in which so many datagrams wait; what comes then is lost, as on any path.
+func newPipe(local netip.AddrPort, queue int, write func([]byte, netip.AddrPort) error) *pipe {
+	p := &pipe{local: net.UDPAddrFromAddrPort(local), write: write, queue: make(chan *datagram, queue), closed: make(chan struct{})}
 	p.deadline.init()
 	return p
 }
@@ -85,9 +82,6 @@ func (p *pipe) Close() error {
 	p.once.Do(func() {
 		close(p.closed)
 		p.turns.give() // after that: who takes one now sees that it is closed
-		if p.onClose != nil {
-			p.onClose()
-		}
 	})
 	return nil
 }
