@@ -23,7 +23,7 @@ type loadCmd struct {
 	Publish string `help:"Publish to this WHIP address, or as plain RTP to rtp://HOST:PORT. %d in it is the stream's number, from 0." placeholder:"URL" group:"What:"`
 	Play    string `help:"Watch from this WHEP address. %d in it is the stream's number." placeholder:"URL" group:"What:"`
 	Streams int    `help:"How many streams." default:"1" group:"What:"`
-	Viewers int    `help:"Viewers of each stream; with --find-capacity the most there may be (then 10000 if not given)." placeholder:"50" group:"What:"`
+	Viewers *int   `help:"Viewers of each stream; with --find-capacity the most there may be (then 10000 if not given)." placeholder:"50" group:"What:"`
 	Rate    string `help:"Viewers that join: 100/s, 30/m." default:"100/s" group:"What:"`
 	Token   string `help:"Bearer token, where the server wants one." group:"What:"`
 	OwnIt   bool   `name:"i-own-this-server" help:"The server may be loaded. Needed for one that isn't on this machine." group:"What:"`
@@ -70,7 +70,7 @@ func (c *loadCmd) Help() string {
 
 // config makes the package's configuration of the flags; every mistake is found here.
 func (c *loadCmd) config(p *process, top *cli) (cfg crowd.Config, err error) {
-	cfg = crowd.Config{Publish: c.Publish, Play: c.Play, Streams: c.Streams, Viewers: c.Viewers, Warm: c.Warm, For: c.For,
+	cfg = crowd.Config{Publish: c.Publish, Play: c.Play, Streams: c.Streams, Viewers: 50, Warm: c.Warm, For: c.For,
 		Connections: c.Connections, FPS: c.FPS, GOP: c.GOP, Audio: c.Audio, File: c.File, Token: c.Token, Insecure: c.Insecure, Own: c.OwnIt, PIDs: c.PIDs}
 	if cfg.Rate, err = crowd.ParseRate(c.Rate); err != nil {
 		return cfg, fmt.Errorf("--rate=%w", err)
@@ -85,6 +85,9 @@ func (c *loadCmd) config(p *process, top *cli) (cfg crowd.Config, err error) {
 		}
 		cfg.Thresholds = append(cfg.Thresholds, t...)
 	}
+	if c.Viewers != nil {
+		cfg.Viewers = *c.Viewers
+	}
 	if c.Find {
 		if c.From < 1 || c.Hold < time.Second || c.Limit <= 0 {
 			return cfg, errors.New("--find-capacity: give --from at least 1, --hold at least 1s and --limit a time")
@@ -93,11 +96,9 @@ func (c *loadCmd) config(p *process, top *cli) (cfg crowd.Config, err error) {
 		if len(cfg.Thresholds) == 0 {
 			cfg.Thresholds = crowd.DefaultCapacityThresholds()
 		}
-		if cfg.Viewers == 0 {
+		if c.Viewers == nil {
 			cfg.Viewers = max(1, 10_000/max(1, cfg.Streams))
 		}
-	} else if cfg.Viewers == 0 {
-		cfg.Viewers = 50
 	}
 	if c.File != "" {
 		if _, err := os.Stat(c.File); err != nil {
@@ -170,6 +171,9 @@ func (c *loadCmd) Run(p *process, top *cli) error {
 		return errors.Join(err, files.close())
 	}
 	if err := c.write(p.out, files, report); err != nil {
+		return err
+	}
+	if err := report.Unmeasured(); err != nil {
 		return err
 	}
 	if len(report.Broken) > 0 {
@@ -249,7 +253,13 @@ func (l *live) sample(s crowd.Sample) {
 	if s.Publishers > 0 {
 		line += fmt.Sprintf("  %d publishing", s.Publishers)
 	}
-	line += fmt.Sprintf("  %d of %d up  %7.1f Mbit/s  loss %.2f%%  latency p50 %.1f p95 %.1f ms", s.Up, s.Viewers, s.Mbps, s.Loss, s.LatencyP50, s.LatencyP95)
+	line += fmt.Sprintf("  %d of %d up", s.Up, s.Viewers)
+	if s.Packets > 0 {
+		line += fmt.Sprintf("  %7.1f Mbit/s  loss %.2f%%", s.Mbps, s.Loss)
+	}
+	if s.Frames > 0 {
+		line += fmt.Sprintf("  latency p50 %.1f p95 %.1f ms", s.LatencyP50, s.LatencyP95)
+	}
 	if s.Failed > 0 {
 		line += fmt.Sprintf("  %d failed", s.Failed)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +33,9 @@ func TestLoadRefuses(t *testing.T) {
 		{"figure that needs a process", here + " --fail-over=cpu_per_packet>3us", "give the server's process with --pid"},
 		{"no such process", here + " --pid=999999999", "--pid: process 999999999: "},
 		{"no such file", here + " --file=none.mp4", "--file: "},
-		{"no viewers", here + " --viewers=-1", "-1 viewers per stream"},
+		{"less than no viewers", here + " --viewers=-1", "-1 viewers per stream"},
+		{"no viewers", here + " --viewers=0", "0 viewers per stream"},
+		{"no viewers to find the capacity with", here + " --viewers=0 --find-capacity", "0 viewers per stream"},
 		{"two streams at one address", here + " --streams=2", "needs a %d"},
 		{"capacity of nothing", "--publish=http://127.0.0.1:1/live/whip/a --find-capacity", "give --play URL"},
 		{"short steps", here + " --find-capacity --hold=1ms", "--hold at least 1s"},
@@ -118,6 +122,40 @@ func TestLoad(t *testing.T) {
 	}
 	if json.Unmarshal([]byte(last.String()), &r) != nil {
 		t.Errorf("standard output is no JSON: %s", last.String())
+	}
+}
+
+// TestLoadUnmeasured: where nobody could join the run has failed, and says why.
+func TestLoadUnmeasured(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		answer func(w http.ResponseWriter, r *http.Request)
+		want   string
+	}{
+		{"it refuses", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, "(HTTP 403)"},
+		{"it is busy", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, "(HTTP 503)"},
+		{"it has no such method", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusMethodNotAllowed) }, "(HTTP 405)"},
+		{"it answers with a page", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "(HTTP 200)"},
+		{"it answers with garbage", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/sdp")
+			w.Header().Set("Location", "/s")
+			w.WriteHeader(http.StatusCreated)
+			fmt.Fprint(w, "garbage")
+		}, "the server's answer can't be used"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := httptest.NewServer(http.HandlerFunc(tc.answer))
+			defer s.Close()
+			var out, errs output
+			code := run(t.Context(), []string{"load", "--play=" + s.URL + "/live/whep/a", "--viewers=2", "--warm=0s", "--for=50ms", "--fail-over=loss>0.5%"}, nil, &out, &errs)
+			if code != exitFailed || !strings.Contains(errs.String(), "no viewer could join: ") || !strings.Contains(errs.String(), tc.want) {
+				t.Errorf("exit code %d, want 1 and %q: %s", code, tc.want, errs.String())
+			}
+			if !strings.Contains(out.String(), "loss>0.5%: nothing was measured") {
+				t.Errorf("the report:\n%s", out.String())
+			}
+		})
 	}
 }
 

@@ -131,6 +131,8 @@ type crowd struct {
 	failed     int       // joins
 	reasons    map[string]int
 	joins      []time.Duration
+	joined     int   // viewers, in the whole run
+	why        error // the first that could not
 	phase      string
 	samples    []Sample
 }
@@ -367,12 +369,16 @@ func (c *crowd) join(ctx context.Context, url string) {
 	defer c.mu.Unlock()
 	c.viewers = append(c.viewers, v)
 	c.joins = append(c.joins, took)
+	c.joined++
 }
 
 func (c *crowd) failure(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.failed++
+	if c.why == nil {
+		c.why = err
+	}
 	if len(c.reasons) < 10 || c.reasons[err.Error()] > 0 {
 		c.reasons[err.Error()]++
 	}

@@ -2,6 +2,7 @@ package crowd
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,7 +23,24 @@ type Report struct {
 	Warning    string    `json:"warning,omitempty"` // what makes the figures doubtful
 	Capacity   *Found    `json:"capacity,omitempty"`
 	Samples    []Sample  `json:"samples"`            // one a second
+	Joined     int       `json:"joined"`             // viewers, in the whole run
 	Pictures   []float64 `json:"pictures,omitempty"` // ms from the request to the first key frame of each viewer, sorted
+
+	first error // that a viewer could not join for
+}
+
+// Unmeasured says why there is nothing to judge the server by; nil when there is.
+func (r *Report) Unmeasured() error {
+	_, seen := r.Figures["packets_per_second"]
+	switch {
+	case r.Config.Play == "" || seen || r.Capacity != nil && r.Joined > 0:
+		return nil
+	case r.Joined > 0:
+		return fmt.Errorf("nothing was measured: %s joined, and no packet came in the measured time", plural(r.Joined, "viewer"))
+	case r.first != nil:
+		return fmt.Errorf("nothing was measured: no viewer could join: %w", r.first)
+	}
+	return errors.New("nothing was measured: nobody has joined")
 }
 
 // Summary is what was asked for.
@@ -70,7 +88,7 @@ func (c *crowd) conclude(r *Report, o *outcome, stopped string) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r.Samples = slices.Clone(c.samples)
+	r.Samples, r.Joined, r.first = slices.Clone(c.samples), c.joined, c.why
 	for e, n := range c.reasons {
 		r.Failures = append(r.Failures, Failure{e, n})
 	}

@@ -238,8 +238,16 @@ func TestFailures(t *testing.T) {
 			if err != nil || r.Figures["failed"] != 3 || len(r.Failures) != 1 || r.Failures[0].Times != 3 || !strings.Contains(r.Failures[0].Error, tc.reason) {
 				t.Fatalf("%v, %+v", err, r)
 			}
-			if len(r.Broken) != 2 || r.Broken[0].Name != "latency_p95" || !r.Broken[0].Missing || r.Broken[1].Name != "up" {
+			if len(r.Broken) != 3 || r.Broken[0].Name != "loss" || !r.Broken[0].Missing || r.Broken[1].Name != "latency_p95" || !r.Broken[1].Missing || r.Broken[2].Name != "up" {
 				t.Errorf("broken: %v", r.Broken)
+			}
+			for _, name := range []string{"loss", "loss_p95", "freezes", "gap_max", "mbps", "fps", "packets_per_second", "cpu_per_packet"} {
+				if v, ok := r.Figures[name]; ok {
+					t.Errorf("%s is %g, and nobody has seen a packet", name, v)
+				}
+			}
+			if err := r.Unmeasured(); err == nil || !strings.Contains(err.Error(), tc.reason) {
+				t.Errorf("unmeasured: %v, want %q", err, tc.reason)
 			}
 		})
 	}

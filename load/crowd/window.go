@@ -31,6 +31,7 @@ type Sample struct {
 	Mbps       float64 `json:"mbps"`
 	Packets    float64 `json:"packets"` // a second
 	Loss       float64 `json:"loss"`    // percent
+	Frames     uint64  `json:"frames"`  // whose latency is known; 0: the latencies mean nothing, as loss does without packets
 	LatencyP50 float64 `json:"latency_p50"`
 	LatencyP95 float64 `json:"latency_p95"`
 	LatencyP99 float64 `json:"latency_p99"`
@@ -101,7 +102,7 @@ func (c *crowd) sampling(ctx context.Context) {
 		d := s.seen.sub(last.seen)
 		q := func(p float64) float64 { return millis(s.recent.Quantile(p)) }
 		m := Sample{At: now.Sub(c.start).Seconds(), Viewers: s.joined, Up: s.up, Ended: s.ended,
-			Mbps: float64(d.bytes) * 8 / sec / 1e6, Packets: float64(d.packets) / sec, Loss: 100 * d.share(),
+			Mbps: float64(d.bytes) * 8 / sec / 1e6, Packets: float64(d.packets) / sec, Loss: 100 * d.share(), Frames: uint64(s.recent.Count()),
 			LatencyP50: q(0.5), LatencyP95: q(0.95), LatencyP99: q(0.99), Server: max(0, v.CPU-server.CPU) / sec, Load: (o.CPU - own.CPU) / sec}
 		c.mu.Lock()
 		m.Phase, m.Failed = c.phase, c.failed
@@ -207,9 +208,13 @@ func (c *crowd) measured(w window) *outcome {
 				o.seen.add(d)
 				o.viewers++
 				o.bad += v.session.bad
-				o.loss = append(o.loss, 100*d.share())
-				o.freezes = append(o.freezes, float64(d.freezes))
-				o.gaps = append(o.gaps, millis(v.longest))
+				if d.packets+d.lost > 0 { // else nobody knows what it should have got
+					o.loss = append(o.loss, 100*d.share())
+					o.freezes = append(o.freezes, float64(d.freezes))
+				}
+				if v.shown != 0 {
+					o.gaps = append(o.gaps, millis(v.longest))
+				}
 				switch {
 				case v.session.gone:
 					o.ended++
@@ -245,29 +250,7 @@ func quantile(v []float64, q float64) (float64, bool) {
 func (c *crowd) figures(o *outcome) Figures {
 	f := Figures{}
 	if c.cfg.Play != "" {
-		for name, v := range map[string][]float64{"ttff": o.pictures, "join": o.joins, "gap": o.gaps, "loss": o.loss, "freezes": o.freezes} {
-			for _, q := range quantiles() {
-				if x, ok := quantile(v, q.q); ok {
-					f[name+q.suffix] = x
-				}
-			}
-		}
-		for _, q := range quantiles() {
-			if o.latency.Count() > 0 {
-				f["latency"+q.suffix] = millis(o.latency.Quantile(q.q))
-			}
-		}
-		if asked := max(o.asked, o.viewers+o.failed); asked > 0 {
-			f["up"] = 100 * float64(o.up) / float64(asked)
-		}
-		f["failed"], f["ended"] = float64(o.failed), float64(o.ended)
-		f["loss"], f["freezes"] = 100*o.seen.share(), float64(o.seen.freezes)
-		f["repaired"], f["undecryptable"] = float64(o.seen.repaired), float64(o.bad)
-		f["key_frame_requests"] = float64(o.seen.keyFrameRequests)
-		f["mbps"], f["packets_per_second"] = float64(o.seen.bytes)*8/o.seconds/1e6, float64(o.seen.packets)/o.seconds
-		if o.viewers > 0 {
-			f["fps"] = float64(o.seen.frames) / o.seconds / float64(o.viewers)
-		}
+		c.viewed(f, o)
 	}
 	own := o.end.own.CPU - o.begin.own.CPU
 	f["load_cores"] = own / o.seconds
@@ -284,6 +267,36 @@ func (c *crowd) figures(o *outcome) Figures {
 		f["other_cores"] = max(0, busy-own-server) / o.seconds
 	}
 	return f
+}
+
+// viewed are the figures of what viewers saw. Where no packet came nothing is known but who joined.
+func (c *crowd) viewed(f Figures, o *outcome) {
+	for name, v := range map[string][]float64{"ttff": o.pictures, "join": o.joins, "gap": o.gaps, "loss": o.loss, "freezes": o.freezes} {
+		for _, q := range quantiles() {
+			if x, ok := quantile(v, q.q); ok {
+				f[name+q.suffix] = x
+			}
+		}
+	}
+	for _, q := range quantiles() {
+		if o.latency.Count() > 0 {
+			f["latency"+q.suffix] = millis(o.latency.Quantile(q.q))
+		}
+	}
+	if asked := max(o.asked, o.viewers+o.failed); asked > 0 {
+		f["up"] = 100 * float64(o.up) / float64(asked)
+	}
+	f["failed"], f["ended"] = float64(o.failed), float64(o.ended)
+	if o.seen.packets == 0 {
+		return
+	}
+	f["loss"], f["freezes"] = 100*o.seen.share(), float64(o.seen.freezes)
+	f["repaired"], f["undecryptable"] = float64(o.seen.repaired), float64(o.bad)
+	f["key_frame_requests"] = float64(o.seen.keyFrameRequests)
+	f["mbps"], f["packets_per_second"] = float64(o.seen.bytes)*8/o.seconds/1e6, float64(o.seen.packets)/o.seconds
+	if o.viewers > 0 {
+		f["fps"] = float64(o.seen.frames) / o.seconds / float64(o.viewers)
+	}
 }
 
 // perViewer are the costs of the server's processes: the definitions are in docs/load.md.
