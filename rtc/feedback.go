@@ -6,8 +6,14 @@ import (
 	"github.com/pion/rtcp"
 )
 
-// maxAgain is how many packets one NACK may ask for.
-const maxAgain = 256
+// maxAgain is how many packets a peer may have asked for that the loop has not seen.
+const maxAgain = 512
+
+// asked is a packet that a peer has asked for.
+type asked struct {
+	track int
+	seq   uint16 // out
+}
 
 // control implements side.
 func (v *Sender) control(packets []rtcp.Packet) {
@@ -89,18 +95,22 @@ func (v *Sender) receiverReport(r rtcp.ReceptionReport, now time.Time) {
 // nack has a request for packets that were lost (RFC 4585 §6.2.1).
 func (v *Sender) nack(p *rtcp.TransportLayerNack) {
 	i := v.trackOf(p.MediaSSRC)
-	if i < 0 {
+	sh := v.home()
+	if i < 0 || sh == nil {
 		return
 	}
-	var lost []uint16
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	posted := len(v.asked) > 0
 	for _, pair := range p.Nacks {
-		for _, seq := range pair.PacketList() {
-			if len(lost) < maxAgain {
-				lost = append(lost, seq)
+		pair.Range(func(seq uint16) bool {
+			if len(v.asked) < maxAgain {
+				v.asked = append(v.asked, asked{i, seq})
 			}
-		}
+			return len(v.asked) < maxAgain
+		})
 	}
-	if sh := v.home(); sh != nil && len(lost) > 0 {
-		sh.post(task{call: func(sh *shard) { v.sendAgain(sh, i, lost) }})
+	if !posted && len(v.asked) > 0 {
+		sh.post(task{call: v.sendAgain})
 	}
 }

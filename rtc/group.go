@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -57,24 +58,26 @@ func (g *Group) Join(v *Sender, cached []*media.Burst) {
 type item struct {
 	burst     *media.Burst
 	timestamp uint32
+	shift     uint16    // out = in + shift, when it was put here
+	at        time.Time // and when that was; zero: it is of the past
 	next      int
 }
 
-// past retains cached bursts and moves their timestamps together.
+// past retains cached bursts and moves their timestamps together: each frame gets the next one, whatever the order in which its packets came.
 func past(bursts []*media.Burst) []item {
 	const apart = 90 // units of the clock between two pictures of the past: a millisecond of video
-	stamps := 0
-	for i, b := range bursts {
-		if i == 0 || b.Timestamp != bursts[i-1].Timestamp {
-			stamps++
+	var stamps []uint32
+	for _, b := range bursts {
+		if len(stamps) == 0 || stamps[len(stamps)-1] != b.Timestamp {
+			stamps = append(stamps, b.Timestamp)
 		}
 	}
+	slices.SortFunc(stamps, func(a, b uint32) int { return int(int32(a - b)) })
+	stamps = slices.Compact(stamps)
 	items := make([]item, 0, len(bursts))
-	for i, b := range bursts {
-		if i == 0 || b.Timestamp != bursts[i-1].Timestamp {
-			stamps--
-		}
-		items = append(items, item{burst: b.Retain(), timestamp: bursts[len(bursts)-1].Timestamp - uint32(stamps*apart)})
+	for _, b := range bursts {
+		at, _ := slices.BinarySearchFunc(stamps, b.Timestamp, func(a, b uint32) int { return int(int32(a - b)) })
+		items = append(items, item{burst: b.Retain(), timestamp: stamps[len(stamps)-1] - uint32((len(stamps)-1-at)*apart)})
 	}
 	return items
 }
@@ -94,20 +97,21 @@ type laneTrack struct {
 	video    bool
 	begun    bool
 	shift    uint16 // out = in + shift
+	joint    uint16 // in: what is before it had another shift
 	last     uint16 // out: highest sent
 	stamp    uint32 // timestamp of the newest burst
 	captured int64  // and its wall clock
 	ring     *ring
 }
 
-// fitsLocked decides whether a burst may wait for the loop, and whether it is the first after some that
+// fitsLocked decides whether a burst may wait for the loop, which is full or not, and whether it is the first after some that
 // might not; the shard's mu is held.
-func (l *lane) fitsLocked(b *media.Burst, queued int) (fits, resync bool) {
+func (l *lane) fitsLocked(b *media.Burst, full bool) (fits, resync bool) {
 	if b.Track >= len(l.cut) {
 		return false, false
 	}
 	switch {
-	case queued > shardQueue:
+	case full:
 		l.cut[b.Track] = true
 	case l.cut[b.Track] && (b.Key || !l.tracks[b.Track].video): // sound goes on anywhere
 		l.cut[b.Track] = false
@@ -122,35 +126,55 @@ func (l *lane) send(sh *shard, b *media.Burst, resync bool) {
 		return
 	}
 	t := &l.tracks[b.Track]
-	t.number(b, resync, sh.now)
+	if !t.number(b, resync, sh.now) {
+		return
+	}
 	sh.runs = cutRuns(sh.runs[:0], b.Packets)
 	for _, v := range l.viewers {
 		if len(v.waiting) > 0 {
-			v.waiting = append(v.waiting, item{burst: b.Retain(), timestamp: b.Timestamp})
+			v.wait(sh, item{burst: b, timestamp: b.Timestamp, shift: t.shift, at: sh.now})
 			continue
 		}
 		v.send(sh, t, b)
 	}
 }
 
-// number keeps a burst for retransmission; with resync its numbers follow those before, although some are missing.
-func (t *laneTrack) number(b *media.Burst, resync bool, now time.Time) {
+// number keeps a burst for retransmission; with resync its numbers follow those before, although some are missing. It reports
+// false for one from before such a joint, whose numbers others have.
+func (t *laneTrack) number(b *media.Burst, resync bool, now time.Time) bool {
 	first := b.Packets[0].Seq
-	if !t.begun {
-		t.begun, t.last = true, first-1
-	} else if resync {
-		t.shift = t.last + 1 - first
+	switch {
+	case !t.begun:
+		t.begun, t.last, t.joint = true, first-1, first-1<<14
+	case resync:
+		t.shift, t.joint = t.last+1-first, first
+	case t.before(b):
+		return false
+	}
+	if int16(first-t.joint) > 1<<14 {
+		t.joint = first - 1<<14 // it must stay comparable
 	}
 	t.stamp, t.captured = b.Timestamp, b.Captured
 	for i := range b.Packets {
 		t.keep(b, i, now)
 	}
+	return true
+}
+
+// before reports whether something of a burst is from before the joint.
+func (t *laneTrack) before(b *media.Burst) bool {
+	for i := range b.Packets {
+		if int16(b.Packets[i].Seq-t.joint) < 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // keep notes a packet as sent. Those of video are kept for retransmission; sound would come too late.
 func (t *laneTrack) keep(b *media.Burst, i int, now time.Time) {
 	out := b.Packets[i].Seq + t.shift
-	if t.video {
+	if t.video && int16(t.last-out) < ringSize {
 		if t.ring == nil {
 			t.ring = &ring{oldest: out}
 		}
@@ -218,6 +242,9 @@ type kept struct {
 }
 
 func (r *ring) add(seq uint16, b *media.Burst, index int, now time.Time) {
+	if have := &r.packets[seq%ringSize]; have.burst != nil && have.seq == seq {
+		return // the first is what viewers have got
+	}
 	r.put(seq, kept{b.Retain(), int32(index), seq, now.UnixNano()})
 	ahead := int16(seq - r.oldest)
 	if ahead >= ringSize {

@@ -68,6 +68,17 @@ func (h *history) add(seq uint16, now time.Time) (fresh, torn bool) {
 	}
 }
 
+// misses reports whether a packet is still waited for. Only then may one that was sent again take its number: else the same number
+// could be handed on with another content.
+func (h *history) misses(seq uint16) bool {
+	for i := range h.missing {
+		if h.missing[i].seq == seq {
+			return true
+		}
+	}
+	return false
+}
+
 func (h *history) mark(seq uint16) { h.seen[seq%historySize/64] |= 1 << (seq % 64) }
 
 // found takes a packet off the list.

@@ -490,18 +490,38 @@ func TestAnnouncedAddresses(t *testing.T) {
 	}
 }
 
+// Packets without a payload leave no gap, and no number is given twice.
 func TestPaddingLeavesNoGap(t *testing.T) {
-	var p padding
-	var got []uint16
-	for _, seq := range []int{65533, 65534, -65535, 0, -1, -2, 4, 3, 5} { // negative: padding
-		if seq < 0 {
-			p.skip(uint16(-seq))
-			continue
-		}
-		got = append(got, p.number(uint16(seq)))
+	for _, c := range []struct {
+		name string
+		in   []int // negative: padding
+		want string
+	}{
+		{"in order, and packets that come late", []int{65533, 65534, -65535, 0, -1, -2, 4, 3, 5}, "[65533 65534 65535 1 0 2]"},
+		{"a padding that comes late stays a gap", []int{10, 12, -11, 13, 14}, "[10 12 13 14]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var p padding
+			var got []uint16
+			for _, seq := range c.in {
+				if seq < 0 {
+					p.skip(uint16(-seq))
+				} else if n, ok := p.number(uint16(seq)); ok {
+					got = append(got, n)
+				}
+			}
+			if fmt.Sprint(got) != c.want {
+				t.Errorf("numbers %v, want %s", got, c.want)
+			}
+		})
 	}
-	if fmt.Sprint(got) != "[65533 65534 65535 1 0 2]" {
-		t.Errorf("numbers %v", got)
+	var p padding
+	p.number(10)
+	for seq := range uint16(100) {
+		p.skip(20 + seq)
+	}
+	if n, ok := p.number(11); ok {
+		t.Errorf("a packet from before all that is remembered got %d", n)
 	}
 }
 

@@ -56,10 +56,14 @@ func TestSealedPacketsAreRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			out := outTrack{}
-			again := outTrack{}
 			for _, seq := range []uint16{65533, 65534, 0, 65535, 1, 2} {
 				payload := bytes.Repeat([]byte{byte(seq)}, 100)
-				sealed := s.seal(nil, packetHeader{marker: seq == 1, pt: 96, seq: seq, roc: out.rollOver(seq), timestamp: 12345, ssrc: 0xdecafbad}, payload)
+				index, ok := out.once(seq)
+				if _, twice := out.once(seq); !ok || twice {
+					t.Fatalf("packet %d can be sealed once: %v, twice: %v", seq, ok, twice)
+				}
+				roc := uint32(index >> 16)
+				sealed := s.seal(nil, packetHeader{marker: seq == 1, pt: 96, seq: seq, roc: roc, timestamp: 12345, ssrc: 0xdecafbad}, payload)
 				if len(sealed) != headerSize+len(payload)+s.overhead {
 					t.Errorf("packet %d has %d bytes", seq, len(sealed))
 				}
@@ -80,7 +84,7 @@ func TestSealedPacketsAreRead(t *testing.T) {
 					t.Errorf("packet %d came as %v", seq, got.Header)
 				}
 				if p.gcm { // the same packet again has the same bytes: a nonce is never used for two texts
-					if twice := s.seal(nil, packetHeader{marker: seq == 1, pt: 96, seq: seq, roc: again.rollOver(seq), timestamp: 12345, ssrc: 0xdecafbad}, payload); !bytes.Equal(twice, sealed) {
+					if twice := s.seal(nil, packetHeader{marker: seq == 1, pt: 96, seq: seq, roc: roc, timestamp: 12345, ssrc: 0xdecafbad}, payload); !bytes.Equal(twice, sealed) {
 						t.Errorf("packet %d differs when it is sealed again", seq)
 					}
 				}

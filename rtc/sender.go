@@ -32,27 +32,33 @@ type Sender struct {
 	srID  uint32 // middle 32 bits of the NTP time in the last sender report (RFC 3550 §6.4.1)
 	srAt  time.Time
 	stats SenderStats
-	shard *shard // whose loop sends; nil before the session is connected
+	asked []asked // what the loop has not seen yet
+	shard *shard  // whose loop sends; nil before the session is connected
 
 	// The shard loop's.
-	lane    *lane
-	gone    bool
-	host    int
-	addr    udp.Addr
-	tcp     *tcpOut // nil: the peer is reached by UDP
-	seal    *sealer
-	wide    *wide      // nil: the peer tells no arrival times
-	tracks  []outTrack // by index of the stream's tracks
-	waiting []item     // packets that the path has not been given yet
-	caught  []stamped  // timestamps given to the past, as long as the ring has packets of it
-	report  time.Time  // when the last sender report went out
+	lane     *lane
+	gone     bool
+	host     int
+	addr     udp.Addr
+	tcp      *tcpOut // nil: the peer is reached by UDP
+	seal     *sealer
+	wide     *wide      // nil: the peer tells no arrival times
+	tracks   []outTrack // by index of the stream's tracks
+	waiting  []item     // packets that the path has not been given yet
+	again    []asked    // and those to be sent again
+	behind   bool       // the shard has the session in its list of those
+	cut      bool       // video is left out up to the next key frame
+	credit   float64    // packets that the peer may ask for
+	credited time.Time  // when that was reckoned
+	caught   []stamped  // timestamps given to the past, as long as the ring has packets of it
+	report   time.Time  // when the last sender report went out
 }
 
-// stamped are packets up to a number that got a timestamp other than their burst's.
+// stamped are packets that got another timestamp than their burst's.
 type stamped struct {
-	track     int
-	last      uint16 // out
-	timestamp uint32
+	track       int
+	first, last uint64 // index
+	timestamp   uint32
 }
 
 // outTrack is a track on its way to one peer.
@@ -63,12 +69,36 @@ type outTrack struct {
 	ssrc, rtx uint32
 
 	begun   bool
-	last    uint16 // out: highest sent
-	roc     uint32 // roll-overs of it (RFC 3711 §3.3.1)
+	sent    source // what was sealed
 	rtxSeq  uint16
 	rtxROC  uint32
 	packets uint32
 	octets  uint32
+}
+
+// once takes a packet's number for sealing, and returns its index: roll-over counter and sequence number (RFC 3711 §3.3.1). It reports
+// false for a number that was sealed already, or may have been: AES-GCM must never see a nonce with two texts (RFC 7714 §9.1).
+func (t *outTrack) once(seq uint16) (index uint64, ok bool) {
+	if !t.begun {
+		t.begun, t.sent.top = true, uint64(seq)
+		t.sent.note(uint64(seq))
+		return uint64(seq), true
+	}
+	i := int64(t.sent.top) + int64(int16(seq-uint16(t.sent.top)))
+	if i < 0 || t.sent.had(uint64(i)) {
+		return 0, false
+	}
+	t.sent.note(uint64(i))
+	return uint64(i), true
+}
+
+// again is the index of a packet that was sealed lately; false: it was not.
+func (t *outTrack) again(seq uint16) (index uint64, ok bool) {
+	i := int64(t.sent.top) + int64(int16(seq-uint16(t.sent.top)))
+	if !t.begun || i < 0 || uint64(i) > t.sent.top || t.sent.top-uint64(i) >= ringSize {
+		return 0, false
+	}
+	return uint64(i), t.sent.had(uint64(i))
 }
 
 // SenderStats are what the peer says of what it gets.
@@ -155,11 +185,18 @@ func (v *Sender) over(arrival) {
 
 // joined begins the media, in the shard's loop.
 func (v *Sender) joined(sh *shard, items []item) {
+	v.credit, v.credited = againBurst, sh.now
 	for i := range items {
 		it := &items[i]
 		t := &v.lane.tracks[it.burst.Track]
 		if !t.begun {
-			t.begun, t.last = true, it.burst.Packets[0].Seq+t.shift-1
+			first := it.burst.Packets[0].Seq
+			t.begun, t.last, t.joint = true, first+t.shift-1, first-1<<14
+		}
+		it.shift, it.at = t.shift, sh.now
+		if t.before(it.burst) { // others have got other packets under these numbers
+			it.next = len(it.burst.Packets)
+			continue
 		}
 		for j := range it.burst.Packets {
 			if t.ring != nil {
@@ -172,52 +209,90 @@ func (v *Sender) joined(sh *shard, items []item) {
 		if t.captured == 0 && it.timestamp == it.burst.Timestamp {
 			t.stamp, t.captured = it.timestamp, it.burst.Captured
 		}
-		if it.timestamp != it.burst.Timestamp {
-			v.caught = append(v.caught, stamped{it.burst.Track, it.burst.Packets[len(it.burst.Packets)-1].Seq + t.shift, it.timestamp})
-		}
 	}
 	v.waiting = items
-	if len(items) > 0 && v.sendWaiting(sh) {
-		sh.behind = append(sh.behind, v)
+	if len(items) > 0 && v.sendWaiting(sh, paceAfter) {
+		sh.fallBehind(v)
 	}
 }
 
 // send gives a live burst to the peer: at once as much as its path takes, the rest by and by.
 func (v *Sender) send(sh *shard, t *laneTrack, b *media.Burst) {
 	out := &v.tracks[b.Track]
-	if !out.wanted || v.tcp != nil && !v.tcp.admits(sh, v, b) {
+	if !out.wanted || v.leftOut(t, b) || v.tcp != nil && !v.tcp.admits(sh, v, b) {
 		return
 	}
 	given := 0
 	for _, r := range sh.runs {
-		if given >= paceAfter {
-			v.waiting = append(v.waiting, item{burst: b.Retain(), timestamp: b.Timestamp, next: r.from})
-			sh.behind = append(sh.behind, v)
-			return
+		r.to = min(r.to, r.from+paceAfter-given)
+		v.sendRun(sh, out, &item{burst: b, timestamp: b.Timestamp, shift: t.shift}, r)
+		if given += r.to - r.from; given >= paceAfter {
+			if r.to < len(b.Packets) {
+				v.wait(sh, item{burst: b, timestamp: b.Timestamp, shift: t.shift, at: sh.now, next: r.to})
+			}
+			break
 		}
-		v.sendRun(sh, out, b, r, b.Timestamp, t.shift)
-		given += r.to - r.from
 	}
-	if sh.now.Sub(v.report) > reportEvery {
-		v.sendReport(sh)
-	}
+	v.maybeReport(sh)
 }
 
-// sendRun seals a run and puts it into the batch as one message.
-func (v *Sender) sendRun(sh *shard, t *outTrack, b *media.Burst, r run, timestamp uint32, shift uint16) {
+// waitMost is how long packets wait for a path at most.
+const waitMost = time.Second
+
+// wait keeps a burst until the path takes it. When that takes too long, video is left out up to the next key frame.
+func (v *Sender) wait(sh *shard, it item) {
+	t := &v.lane.tracks[it.burst.Track]
+	if v.leftOut(t, it.burst) {
+		return
+	}
+	if len(v.waiting) > 0 && sh.now.Sub(v.waiting[0].at) > waitMost {
+		releaseItems(v.waiting)
+		v.waiting = nil
+		v.cut = true
+		for i := range v.lane.tracks {
+			if v.lane.tracks[i].video {
+				v.onKeyRequest(i)
+			}
+		}
+		return
+	}
+	it.burst.Retain()
+	v.waiting = append(v.waiting, it)
+	sh.fallBehind(v)
+}
+
+// leftOut reports whether a burst is left out, because something before it was.
+func (v *Sender) leftOut(t *laneTrack, b *media.Burst) bool {
+	if v.cut && t.video && b.Key {
+		v.cut = false
+	}
+	return v.cut && t.video
+}
+
+// sendRun seals a run of an item's packets and puts it into the batch as one message.
+func (v *Sender) sendRun(sh *shard, t *outTrack, it *item, r run) {
 	sh.room(v.host)
 	at := len(sh.arena)
-	h := packetHeader{pt: t.pt, wideID: t.wideID, timestamp: timestamp, ssrc: t.ssrc}
+	h := packetHeader{pt: t.pt, wideID: t.wideID, timestamp: it.timestamp, ssrc: t.ssrc}
 	for i := r.from; i < r.to; i++ {
-		p := &b.Packets[i]
-		h.marker, h.seq = p.Marker, p.Seq+shift
-		h.roc = t.rollOver(h.seq)
+		p := &it.burst.Packets[i]
+		h.marker, h.seq = p.Marker, p.Seq+it.shift
+		index, ok := t.once(h.seq)
+		if !ok {
+			continue
+		}
+		h.roc = uint32(index >> 16)
+		if it.timestamp != it.burst.Timestamp {
+			v.moveStamp(it.burst.Track, index, it.timestamp)
+		}
 		v.stamp(sh, &h, len(p.Payload))
 		sh.arena = v.seal.seal(sh.arena, h, p.Payload)
 		t.octets += uint32(len(p.Payload))
+		t.packets++
 	}
-	t.packets += uint32(r.to - r.from)
-	v.put(sh, at, v.packetSize(t, r.size))
+	if len(sh.arena) > at {
+		v.put(sh, at, v.packetSize(t, r.size))
+	}
 }
 
 // packetSize is that of a sealed packet.
@@ -248,64 +323,61 @@ func (v *Sender) put(sh *shard, at, size int) {
 	sh.batches[v.host].Add(&v.addr, sh.arena[at:], size)
 }
 
-// rollOver is the roll-over counter of a sequence number (RFC 3711 §3.3.1).
-func (t *outTrack) rollOver(seq uint16) uint32 {
-	switch d := int16(seq - t.last); {
-	case !t.begun:
-		t.begun, t.last = true, seq
-	case d > 0:
-		if seq < t.last {
-			t.roc++
-		}
-		t.last = seq
-	case seq > t.last:
-		return t.roc - 1 // a late one, from before the roll-over
-	}
-	return t.roc
-}
-
-// sendWaiting sends as much of what waits as the path takes at once; true: there is more.
-func (v *Sender) sendWaiting(sh *shard) bool {
+// sendWaiting sends as many packets of what waits, those that were asked for again first; true: there is more.
+func (v *Sender) sendWaiting(sh *shard, most int) bool {
 	if v.gone {
 		return false
 	}
-	given := 0
-	for len(v.waiting) > 0 && given < paceAfter {
+	n := min(len(v.again), most)
+	v.resend(sh, v.again[:n])
+	v.again = v.again[n:]
+	for most -= n; len(v.waiting) > 0 && most > 0; {
 		if v.tcp != nil && v.tcp.later(sh, v) {
-			return len(v.waiting) > 0
+			break
 		}
 		it := &v.waiting[0]
-		t := &v.lane.tracks[it.burst.Track]
 		out := &v.tracks[it.burst.Track]
 		packets := it.burst.Packets[it.next:]
 		if !out.wanted {
 			packets = nil
 		}
-		if most := paceAfter - given; len(packets) > most {
-			packets = packets[:most]
-		}
+		packets = packets[:min(len(packets), most)]
 		sh.runs = cutRuns(sh.runs[:0], packets)
 		for _, r := range sh.runs {
-			v.sendRun(sh, out, it.burst, run{r.from + it.next, r.to + it.next, r.size}, it.timestamp, t.shift)
+			v.sendRun(sh, out, it, run{r.from + it.next, r.to + it.next, r.size})
 		}
-		given += len(packets)
+		most -= len(packets)
 		it.next += len(packets)
 		if it.next == len(it.burst.Packets) || !out.wanted {
 			it.burst.Release()
 			*it = item{}
-			v.waiting = v.waiting[1:]
+			if len(v.waiting) == 1 {
+				v.waiting = v.waiting[:0] // its memory serves the next frame
+			} else {
+				v.waiting = v.waiting[1:]
+			}
 		}
 	}
-	if len(v.waiting) == 0 {
-		v.waiting = nil
-		v.sendReport(sh)
-		return false
+	if len(v.again) == 0 {
+		v.again = nil
 	}
-	return true
+	if len(v.waiting) == 0 {
+		if cap(v.waiting) > 4 {
+			v.waiting = nil
+		}
+		v.maybeReport(sh)
+	}
+	return len(v.waiting) > 0 || len(v.again) > 0
 }
 
 // reportEvery is how often sender reports are sent.
 const reportEvery = 2 * time.Second
+
+func (v *Sender) maybeReport(sh *shard) {
+	if sh.now.Sub(v.report) > reportEvery {
+		v.sendReport(sh)
+	}
+}
 
 // sendReport sends sender reports (RFC 3550 §6.4.1): they tie each track's clock to the publisher's, so that picture
 // and sound stay together and latency can be measured.
@@ -339,61 +411,110 @@ func (v *Sender) sendReport(sh *shard) {
 	v.put(sh, at, len(sh.arena)-at)
 }
 
-// sendAgain answers a NACK, in the shard's loop: as RTX where that was agreed on (RFC 4588 §4), else the same packet. What is missing
-// at a viewer over TCP that is slow was left out.
-func (v *Sender) sendAgain(sh *shard, track int, lost []uint16) {
+// What a peer may ask for again: so many packets at once, and so many a second.
+const (
+	againBurst = 1024
+	againRate  = 1000
+)
+
+// sendAgain takes what the peer has asked for, in the shard's loop. What is missing at a viewer over TCP that is slow was left out.
+func (v *Sender) sendAgain(sh *shard) {
+	v.mu.Lock()
+	wanted := v.asked
+	v.asked = nil
+	v.mu.Unlock()
 	if v.gone || v.lane == nil || v.seal == nil || v.tcp != nil && !v.tcp.conn.idle() {
 		return
 	}
-	t, l := &v.tracks[track], &v.lane.tracks[track]
-	if l.ring == nil {
+	v.credit = min(v.credit+againRate*sh.now.Sub(v.credited).Seconds(), againBurst)
+	v.credited = sh.now
+	for _, a := range wanted {
+		if v.credit < 1 {
+			break
+		}
+		if !slices.Contains(v.again, a) {
+			v.credit--
+			v.again = append(v.again, a)
+		}
+	}
+	if len(v.again) > 0 && !v.behind {
+		n := min(len(v.again), paceAfter)
+		v.resend(sh, v.again[:n])
+		v.again = v.again[n:]
+		if len(v.again) > 0 {
+			sh.fallBehind(v)
+		}
+	}
+}
+
+// resend sends packets again: as RTX where that was agreed on (RFC 4588 §4), else the very same ones.
+func (v *Sender) resend(sh *shard, wanted []asked) {
+	if len(wanted) == 0 {
 		return
 	}
-	again, missing := 0, 0
-	for _, seq := range lost {
-		b, i := l.ring.get(seq)
-		if b == nil || int16(seq-t.last) > 0 {
-			missing++
-			continue
+	sent := 0
+	for _, a := range wanted {
+		if v.resendOne(sh, a) {
+			sent++
 		}
-		again++
-		p := &b.Packets[i]
-		sh.room(v.host)
-		at := len(sh.arena)
-		h := packetHeader{marker: p.Marker, timestamp: v.timestampOf(track, seq, b), wideID: t.wideID}
-		if t.rtxPT != 0 {
-			t.rtxSeq++
-			if t.rtxSeq == 0 {
-				t.rtxROC++
-			}
-			original := [2]byte{byte(seq >> 8), byte(seq)}
-			h.pt, h.seq, h.roc, h.ssrc = t.rtxPT, t.rtxSeq, t.rtxROC, t.rtx
-			v.stamp(sh, &h, len(p.Payload))
-			sh.arena = v.seal.seal(sh.arena, h, original[:], p.Payload)
-		} else { // the very same: AES-GCM must not see a nonce twice with other bytes, so there is no transport-wide number
-			h.pt, h.seq, h.roc, h.ssrc = t.pt, seq, t.rollOver(seq), t.ssrc
-			sh.arena = v.seal.seal(sh.arena, h, p.Payload)
-		}
-		v.put(sh, at, len(sh.arena)-at)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.stats.Again += uint64(again)
-	v.stats.NotKept += uint64(missing)
+	v.stats.Again += uint64(sent)
+	v.stats.NotKept += uint64(len(wanted) - sent)
 }
 
-// forgetPast drops the timestamps of packets that can't be asked for any more. It must be called well within
-// the time that a sequence number takes to come round.
+func (v *Sender) resendOne(sh *shard, a asked) bool {
+	t, ring := &v.tracks[a.track], v.lane.tracks[a.track].ring
+	index, ok := t.again(a.seq)
+	if !ok || ring == nil {
+		return false
+	}
+	b, i := ring.get(a.seq)
+	if b == nil {
+		return false
+	}
+	p := &b.Packets[i]
+	sh.room(v.host)
+	at := len(sh.arena)
+	h := packetHeader{marker: p.Marker, timestamp: v.timestampOf(a.track, index, b)}
+	if t.rtxPT != 0 {
+		t.rtxSeq++
+		if t.rtxSeq == 0 {
+			t.rtxROC++
+		}
+		original := [2]byte{byte(a.seq >> 8), byte(a.seq)}
+		h.pt, h.seq, h.roc, h.ssrc, h.wideID = t.rtxPT, t.rtxSeq, t.rtxROC, t.rtx, t.wideID
+		v.stamp(sh, &h, len(p.Payload))
+		sh.arena = v.seal.seal(sh.arena, h, original[:], p.Payload)
+	} else { // transport-wide numbers, which would differ, are not agreed on without RTX
+		h.pt, h.seq, h.roc, h.ssrc = t.pt, a.seq, uint32(index>>16), t.ssrc
+		sh.arena = v.seal.seal(sh.arena, h, p.Payload)
+	}
+	v.put(sh, at, len(sh.arena)-at)
+	return true
+}
+
+// moveStamp notes that a packet got another timestamp than its burst's.
+func (v *Sender) moveStamp(track int, index uint64, timestamp uint32) {
+	if n := len(v.caught); n > 0 {
+		if c := &v.caught[n-1]; c.track == track && c.timestamp == timestamp && c.last+1 == index {
+			c.last = index
+			return
+		}
+	}
+	v.caught = append(v.caught, stamped{track, index, index, timestamp})
+}
+
+// forgetPast drops the timestamps of packets that can't be asked for any more.
 func (v *Sender) forgetPast() {
-	v.caught = slices.DeleteFunc(v.caught, func(c stamped) bool {
-		return int16(v.lane.tracks[c.track].last-c.last) >= ringSize
-	})
+	v.caught = slices.DeleteFunc(v.caught, func(c stamped) bool { return v.tracks[c.track].sent.top-c.last >= ringSize })
 }
 
 // timestampOf is the timestamp under which the peer got a packet.
-func (v *Sender) timestampOf(track int, seq uint16, b *media.Burst) uint32 {
+func (v *Sender) timestampOf(track int, index uint64, b *media.Burst) uint32 {
 	for _, c := range v.caught {
-		if c.track == track && int16(seq-c.last) <= 0 {
+		if c.track == track && c.first <= index && index <= c.last {
 			return c.timestamp
 		}
 	}

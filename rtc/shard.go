@@ -22,7 +22,9 @@ type shard struct {
 
 	mu     sync.Mutex
 	inbox  []task
-	queued int // packets in the inbox
+	queued int       // packets in the inbox
+	since  time.Time // when its first task came
+	warned time.Time // when it was last said that video is dropped
 	closed bool
 
 	// The loop's own, or of whoever helps it: turn is held by the one who does.
@@ -51,6 +53,8 @@ type run struct {
 }
 
 const (
+	// warnEvery is how often it is said at most that video is left out.
+	warnEvery = 10 * time.Second
 	// shardQueue is how many packets wait for a loop at most. Then video is dropped up to the next key frame: the
 	// processor is too slow for its viewers.
 	shardQueue = 8192
@@ -58,9 +62,13 @@ const (
 	arenaSize = 128 << 10
 	// largest is what one message can add to the arena.
 	largest = udp.MaxSegments * (headerSize + media.MaxPayload + 64)
-	// paceAfter is how many packets a path is given at once, and paceFor how long it gets to take them.
+	// queueMost is how long something waits for the loop at most, for the same reason.
+	queueMost = 250 * time.Millisecond
+	// paceAfter is how many packets a path is given at once, and paceFor how long it gets to take them. When the loop comes late, it gets as
+	// many more, but not more than paceLate times as many.
 	paceAfter = 32
 	paceFor   = 2 * time.Millisecond
+	paceLate  = 4
 )
 
 func newShard(e *Endpoint, index int, sockets []*udp.Socket) *shard {
@@ -81,11 +89,22 @@ func (sh *shard) post(t task) {
 		}
 		return
 	}
+	now := time.Now()
+	if len(sh.inbox) == 0 {
+		sh.since = now
+	}
 	if b := t.burst; b != nil {
 		var fits bool
-		if fits, t.resync = t.lane.fitsLocked(b, sh.queued); !fits {
+		if fits, t.resync = t.lane.fitsLocked(b, sh.queued > shardQueue || now.Sub(sh.since) > queueMost); !fits {
+			warn := now.Sub(sh.warned) > warnEvery
+			if warn {
+				sh.warned = now
+			}
 			sh.mu.Unlock()
 			b.Release()
+			if warn {
+				sh.endpoint.cfg.Log.Warn("video is left out up to the next key frame: this machine is too slow for its viewers", "viewers", sh.viewers.Load(), "waited", now.Sub(sh.since))
+			}
 			return
 		}
 		sh.queued += len(b.Packets)
@@ -161,7 +180,7 @@ func (sh *shard) work() {
 		*t = task{}
 	}
 	if len(sh.behind) > 0 && !sh.now.Before(sh.due) {
-		sh.catchUp()
+		sh.catchUp(paceAfter * min(1+int(sh.now.Sub(sh.due)/paceFor), paceLate))
 		sh.due = sh.now.Add(paceFor)
 	}
 	sh.flush()
@@ -216,11 +235,23 @@ func cutRuns(runs []run, packets []media.Packet) []run {
 	return runs
 }
 
-// catchUp sends the next packets to those that have some waiting.
-func (sh *shard) catchUp() {
+// fallBehind gives a viewer more later.
+func (sh *shard) fallBehind(v *Sender) {
+	if v.behind {
+		return
+	}
+	if len(sh.behind) == 0 {
+		sh.due = sh.now.Add(paceFor)
+	}
+	v.behind = true
+	sh.behind = append(sh.behind, v)
+}
+
+// catchUp sends the next packets, so many of each, to those that have some waiting.
+func (sh *shard) catchUp(most int) {
 	still := sh.behind[:0]
 	for _, v := range sh.behind {
-		if v.sendWaiting(sh) {
+		if v.behind = v.sendWaiting(sh, most); v.behind {
 			still = append(still, v)
 		}
 	}
