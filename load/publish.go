@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"sync"
 	"time"
@@ -31,11 +32,12 @@ const reportInterval = time.Second
 
 // PublishConfig says what to publish where.
 type PublishConfig struct {
-	URL      string         // WHIP endpoint
-	Source   string         // file, or TestPattern
-	Token    string         // bearer token, may be empty
-	Insecure bool           // take any certificate
-	Roots    *x509.CertPool // certificates to trust; nil: the system's
+	URL      string               // WHIP endpoint
+	Source   string               // file, or TestPattern
+	Token    string               // bearer token, may be empty
+	Insecure bool                 // take any certificate
+	Roots    *x509.CertPool       // certificates to trust; nil: the system's
+	Allow    func(*url.URL) error // what may be asked, redirects included; nil: all
 
 	Width, Height int  // pixels of the test pattern; 0: 1280x720
 	FPS           int  // of the test pattern; 0: 30
@@ -142,6 +144,7 @@ type outTrack struct {
 
 func newPublisher(cfg PublishConfig, src *plan) (*publisher, error) {
 	p := &publisher{cfg: cfg, client: NewClient(cfg.Token, cfg.Roots, cfg.Insecure), live: src.live, began: time.Now()}
+	p.client.Allow(cfg.Allow)
 	m := &webrtc.MediaEngine{}
 	pt := webrtc.PayloadType(96)
 	for _, t := range src.tracks {

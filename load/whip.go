@@ -27,6 +27,7 @@ const maxAnswer = 256 << 10
 type Client struct {
 	http  *http.Client
 	token string
+	allow func(*url.URL) error // what may be asked; nil: all
 }
 
 // NewClient returns a client. It trusts the certificates in roots (nil: the system's), or any
@@ -34,7 +35,36 @@ type Client struct {
 func NewClient(token string, roots *x509.CertPool, insecure bool) *Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig = &tls.Config{RootCAs: roots, InsecureSkipVerify: insecure, MinVersion: tls.VersionTLS12}
-	return &Client{http: &http.Client{Transport: t, Timeout: requestTimeout}, token: token}
+	c := &Client{token: token}
+	c.http = &http.Client{Transport: t, Timeout: requestTimeout, CheckRedirect: c.redirect}
+	return c
+}
+
+// Allow bounds the addresses that are asked, also where a server redirects to. It comes before the first request.
+func (c *Client) Allow(allow func(*url.URL) error) { c.allow = allow }
+
+// maxRedirects is as net/http has it.
+const maxRedirects = 10
+
+func (c *Client) redirect(next *http.Request, before []*http.Request) error {
+	if len(before) >= maxRedirects {
+		return fmt.Errorf("it redirects more than %d times", maxRedirects)
+	}
+	return c.follow(before[len(before)-1].URL, next.URL)
+}
+
+// follow says whether to go where an answer leads: never out of encryption, as the token would be read by all.
+func (c *Client) follow(from, to *url.URL) error {
+	if from.Scheme == "https" && to.Scheme != "https" {
+		return fmt.Errorf("it leads from https to %s://%s: that would show the token to everybody", to.Scheme, to.Host)
+	}
+	if c.allow == nil {
+		return nil
+	}
+	if err := c.allow(to); err != nil {
+		return fmt.Errorf("it leads to another server: %w", err)
+	}
+	return nil
 }
 
 // Limit bounds the connections to one host; as many are kept for the next request. It comes before the first request.
@@ -97,6 +127,9 @@ func (c *Client) Offer(ctx context.Context, endpoint, offer string) (*Resource, 
 	at, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
 	if err != nil || resp.Header.Get("Location") == "" {
 		return nil, fmt.Errorf("read the answer of %s: its Location header %q is no address", endpoint, resp.Header.Get("Location"))
+	}
+	if err := c.follow(resp.Request.URL, at); err != nil {
+		return nil, fmt.Errorf("read the answer of %s: %w", endpoint, err)
 	}
 	if mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mt != "application/sdp" {
 		return nil, fmt.Errorf("read the answer of %s: content type %q instead of application/sdp", endpoint, mt)

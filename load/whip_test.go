@@ -10,6 +10,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -235,5 +236,37 @@ func TestReportAsTableAndJSON(t *testing.T) {
 	var back PlayReport
 	if err := json.Unmarshal(b, &back); err != nil || back.FirstFrame != rep.FirstFrame || *back.Video != *rep.Video {
 		t.Errorf("there and back: %+v, %v", back, err)
+	}
+}
+
+// TestFollow: an answer leads neither out of encryption nor where nobody has allowed it.
+func TestFollow(t *testing.T) {
+	for _, tc := range []struct{ name, from, to, want string }{
+		{"the same server", "https://a/x", "https://a/y", ""},
+		{"into encryption", "http://a/x", "https://a/y", ""},
+		{"out of encryption", "https://a/x", "http://a/y", "from https to http://a"},
+		{"forbidden", "http://a/x", "http://b/y", "not b"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := NewClient("", nil, false)
+			defer c.Close()
+			c.Allow(func(u *url.URL) error {
+				if u.Host == "b" {
+					return errors.New("not b")
+				}
+				return nil
+			})
+			var req [2]*http.Request
+			for i, s := range []string{tc.from, tc.to} {
+				var err error
+				if req[i], err = http.NewRequestWithContext(t.Context(), http.MethodPost, s, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := c.http.CheckRedirect(req[1], req[:1])
+			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("%v, want %q", err, tc.want)
+			}
+		})
 	}
 }

@@ -11,8 +11,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
+	"net/netip"
 	"net/url"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -103,10 +106,33 @@ func (c *Config) checkURL(s string, publish bool) error {
 	} else if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return fmt.Errorf("address %q: give one that begins with http:// or https://, such as http://127.0.0.1:5080/live/whep/stream1", s)
 	}
+	return c.allow(u)
+}
+
+// allow refuses what is not on this machine, unless the user has said that it may be loaded.
+func (c *Config) allow(u *url.URL) error {
 	if !c.Own && !hostAddr(u.Hostname()).IsLoopback() {
 		return fmt.Errorf("%s is %w", u.Hostname(), ErrNotYours)
 	}
 	return nil
+}
+
+// local makes a test of addresses that media may go to: those of this machine, unless the server may be loaded anyway; then nil.
+// A server on this machine names its interfaces' addresses, too.
+func (c *Config) local() (func(netip.Addr) bool, error) {
+	if c.Own {
+		return nil, nil
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list this machine's addresses: %w", err)
+	}
+	return func(a netip.Addr) bool {
+		return a.IsLoopback() || slices.ContainsFunc(all, func(own net.Addr) bool {
+			p, err := netip.ParsePrefix(own.String())
+			return err == nil && p.Addr().Unmap() == a.WithZone("")
+		})
+	}, nil
 }
 
 // expand puts the stream's number into an address.
@@ -118,7 +144,8 @@ type crowd struct {
 	log      *slog.Logger
 	identity *identity
 	client   *load.Client
-	signal   Signal // the viewers'
+	signal   Signal                // the viewers'
+	local    func(netip.Addr) bool // where media may go; nil: anywhere
 	loops    []*loop
 	silence  []byte
 	start    time.Time
@@ -181,7 +208,11 @@ func newCrowd(cfg Config) (*crowd, error) {
 	if c.identity, err = newIdentity(c.start); err != nil {
 		return nil, fmt.Errorf("make a certificate: %w", err)
 	}
+	if c.local, err = cfg.local(); err != nil {
+		return nil, err
+	}
 	c.client = load.NewClient(cfg.Token, cfg.Roots, cfg.Insecure)
+	c.client.Allow(cfg.allow)
 	c.client.Limit(cfg.Connections)
 	if c.signal = cfg.Signal; c.signal == nil {
 		c.signal = byWHIP(c.client)
@@ -284,7 +315,7 @@ func (c *crowd) newSession() *session {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.opened++
-	return &session{loop: c.loops[c.opened%len(c.loops)], ours: newCredentials(), up: make(chan struct{}), over: make(chan struct{})}
+	return &session{loop: c.loops[c.opened%len(c.loops)], local: c.local, ours: newCredentials(), up: make(chan struct{}), over: make(chan struct{})}
 }
 
 // publish starts all publishers and waits until they have begun.
@@ -295,7 +326,7 @@ func (c *crowd) publish(ctx context.Context, wg *sync.WaitGroup) error {
 		if c.cfg.File != "" {
 			wg.Go(func() {
 				publishFile(ctx, load.PublishConfig{URL: url, Source: c.cfg.File, Loop: true, Bitrate: c.cfg.Bitrate,
-					Token: c.cfg.Token, Insecure: c.cfg.Insecure, Roots: c.cfg.Roots, Log: c.log}, up)
+					Token: c.cfg.Token, Insecure: c.cfg.Insecure, Roots: c.cfg.Roots, Allow: c.cfg.allow, Log: c.log}, up)
 			})
 			continue
 		}

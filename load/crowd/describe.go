@@ -222,6 +222,19 @@ func (a *answer) media(m *sdp.MediaDescription) {
 	}
 }
 
+// keep drops the candidates that are not allowed. With none left it is an error.
+func (a *answer) keep(allowed func(netip.Addr) bool) error {
+	if allowed == nil {
+		return nil
+	}
+	all := slices.Clone(a.at)
+	a.at = slices.DeleteFunc(a.at, func(p netip.AddrPort) bool { return !allowed(p.Addr()) })
+	if len(a.at) == 0 {
+		return fmt.Errorf("the server's answer sends media to %s, which is not this machine: %w", all[0].Addr(), ErrNotYours)
+	}
+	return nil
+}
+
 // order puts the candidates in the order of trying: what HTTP has reached first, and loopback last unless HTTP came that way.
 func (a *answer) order(reached netip.Addr) {
 	rank := func(p netip.AddrPort) int {

@@ -2,9 +2,11 @@ package crowd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -253,6 +255,80 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestStaysHere: nothing that a server says leads to another machine.
+func TestStaysHere(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	for _, tc := range []struct {
+		name, candidate string
+		location        string // of a redirect
+		own             bool
+		want            string // the reason; "": viewers join
+	}{
+		{"a redirect to another server", "", "http://192.0.2.1:1/live/whep/a0", false, "192.0.2.1 is not loopback"},
+		{"a redirect on this machine", "", "here", false, ""},
+		{"a candidate of another machine", "192.0.2.1", "", false, "sends media to 192.0.2.1, which is not this machine"},
+		{"a candidate of another machine, and one of this", "both", "", false, ""},
+		{"a candidate of another machine, with permission", "both", "", true, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			front := httptest.NewServer(s.rewriting(t, func(answer string) string {
+				here := fmt.Sprintf(" 127.0.0.1 %d ", s.media.Port())
+				switch tc.candidate {
+				case "":
+					return answer
+				case "both":
+					return strings.Replace(answer, "a=candidate:", "a=candidate:9 1 udp 1 192.0.2.1 9 typ host\r\na=candidate:", 1)
+				}
+				return strings.ReplaceAll(answer, here, " "+tc.candidate+" 9 ")
+			}))
+			defer front.Close()
+			cfg := s.config()
+			cfg.Play, cfg.Viewers, cfg.For, cfg.Own = front.URL+"/live/whep/a%d", 1, 300*time.Millisecond, tc.own
+			if to := tc.location; to != "" {
+				if to == "here" {
+					to = front.URL + "/live/whep/a0"
+				}
+				r := httptest.NewServer(http.RedirectHandler(to, http.StatusTemporaryRedirect))
+				defer r.Close()
+				cfg.Play = r.URL + "/a%d"
+			}
+			r, err := Run(bounded(t), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch err := r.Unmeasured(); {
+			case tc.want == "" && err != nil:
+				t.Error(err)
+			case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || !errors.Is(err, ErrNotYours)):
+				t.Errorf("%v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestLocal(t *testing.T) {
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := good()
+	local, err := c.local()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range own {
+		if p := netip.MustParsePrefix(a.String()); !local(p.Addr()) {
+			t.Errorf("%s is this machine's", p.Addr())
+		}
+	}
+	for _, a := range []string{"192.0.2.1", "2001:db8::1", "0.0.0.0", "::", "224.0.0.1", "255.255.255.255"} {
+		if local(netip.MustParseAddr(a)) {
+			t.Errorf("%s is taken for this machine's", a)
+		}
+	}
+}
+
 func TestStopped(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -293,7 +369,16 @@ func TestFindCapacity(t *testing.T) {
 // over is the server's address when its media goes over a path.
 func (s *server) over(t *testing.T, r *impair.Relay) string {
 	t.Helper()
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, in *http.Request) {
+	front := httptest.NewServer(s.rewriting(t, func(answer string) string {
+		return strings.ReplaceAll(answer, fmt.Sprintf(" 127.0.0.1 %d ", s.media.Port()), fmt.Sprintf(" 127.0.0.1 %d ", r.Addr().Port()))
+	}))
+	t.Cleanup(front.Close)
+	return front.URL
+}
+
+// rewriting is the server with other answers.
+func (s *server) rewriting(t *testing.T, change func(string) string) http.HandlerFunc {
+	return func(w http.ResponseWriter, in *http.Request) {
 		req, err := http.NewRequestWithContext(in.Context(), in.Method, s.URL+in.URL.Path, in.Body)
 		if err != nil {
 			t.Error(err)
@@ -313,10 +398,8 @@ func (s *server) over(t *testing.T, r *impair.Relay) string {
 			}
 		}
 		w.WriteHeader(resp.StatusCode)
-		_, _ = io.WriteString(w, strings.ReplaceAll(string(answer), fmt.Sprintf(" 127.0.0.1 %d ", s.media.Port()), fmt.Sprintf(" 127.0.0.1 %d ", r.Addr().Port())))
-	}))
-	t.Cleanup(front.Close)
-	return front.URL
+		_, _ = io.WriteString(w, change(string(answer)))
+	}
 }
 
 // TestPaths: what is lost on the way is asked for, and comes; what comes late or twice is no loss.

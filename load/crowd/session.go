@@ -29,6 +29,7 @@ type session struct {
 	loop   *loop
 	medium medium
 	ours   credentials
+	local  func(netip.Addr) bool // where media may go; nil: anywhere
 
 	bye    func(context.Context) error // tells the server; nil before it knows of us
 	answer *answer
@@ -79,6 +80,9 @@ func (s *session) open(ctx context.Context, id *identity, signal Signal, endpoin
 	}
 	s.bye = bye
 	if s.answer, err = parseAnswer(theirs); err != nil {
+		return err
+	}
+	if err := s.answer.keep(s.local); err != nil {
 		return err
 	}
 	var reached netip.Addr
