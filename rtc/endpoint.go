@@ -68,6 +68,7 @@ type Config struct {
 // Endpoint is a node's media port: its sockets, the shards that send to viewers, and the sessions.
 type Endpoint struct {
 	cfg       Config
+	began     time.Time
 	tls       []tls.Certificate
 	print     string // its fingerprint as descriptions have it
 	hosts     []*host
@@ -101,9 +102,12 @@ func New(cfg Config) *Endpoint {
 	cfg.Shards = cmp.Or(cfg.Shards, runtime.GOMAXPROCS(0))
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	quiet := &logging.DefaultLoggerFactory{Writer: io.Discard, DefaultLogLevel: logging.LogLevelDisabled}
-	return &Endpoint{cfg: cfg, logging: quiet, sessions: map[*session]struct{}{},
+	return &Endpoint{cfg: cfg, began: time.Now(), logging: quiet, sessions: map[*session]struct{}{},
 		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))}
 }
+
+// clock is the time since the endpoint was made. Steps of the machine's clock don't change it, if now is from time.Now.
+func (e *Endpoint) clock(now time.Time) time.Duration { return now.Sub(e.began) }
 
 // The kernel's queues of a media socket, in bytes: a key frame for many viewers at once.
 const socketBuffer = 4 << 20

@@ -41,7 +41,7 @@ type session struct {
 	done     chan struct{} // closed when the session ends
 	ended    atomic.Bool
 	opened   time.Time
-	heard    atomic.Int64 // when the last check or media came that the peer alone can send, Unix nanoseconds
+	heard    atomic.Int64 // when the last check or media came that the peer alone can send, by Endpoint.clock; see alive
 
 	mu       sync.Mutex
 	ours     credentials
@@ -162,9 +162,12 @@ func (s *session) checkLocked(a arrival, b []byte) (moved bool) {
 	return moved
 }
 
-// heardLocked notes a sign of life.
+// alive notes a sign of life: something that the peer alone can send.
+func (s *session) alive(now time.Time) { s.heard.Store(int64(s.endpoint.clock(now))) }
+
+// heardLocked notes a sign of life that ends a silence at once.
 func (s *session) heardLocked() {
-	s.heard.Store(time.Now().UnixNano())
+	s.alive(time.Now())
 	if s.quiet {
 		s.restoredLocked()
 	}
@@ -275,8 +278,8 @@ func (s *session) age(now time.Time, connectWithin time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dropSilentLocked(now)
-	unheard := now.UnixNano() - s.heard.Load()
-	if quiet := s.state == stateConnected && unheard > int64(hush); quiet {
+	unheard := s.endpoint.clock(now) - time.Duration(s.heard.Load())
+	if quiet := s.state == stateConnected && unheard > hush; quiet {
 		s.quiet = true
 	} else if s.quiet { // media came
 		s.restoredLocked()
@@ -284,7 +287,7 @@ func (s *session) age(now time.Time, connectWithin time.Duration) error {
 	switch {
 	case s.state == stateNew && now.Sub(s.opened) > connectWithin:
 		return ErrTimeout
-	case s.state == stateConnected && unheard > int64(silence):
+	case s.state == stateConnected && unheard > silence:
 		return ErrDisconnected
 	}
 	return nil

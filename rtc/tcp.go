@@ -130,7 +130,7 @@ type tcpConn struct {
 	conn     net.Conn
 	from     netip.AddrPort
 	session  atomic.Pointer[session] // nil: a stranger, or one that lingers
-	heard    atomic.Int64            // when something came, Unix nanoseconds
+	heard    atomic.Int64            // when something came, by Endpoint.clock
 
 	mu     sync.Mutex
 	known  bool // a right check has come
@@ -165,7 +165,7 @@ func (c *tcpConn) read() {
 }
 
 func (c *tcpConn) receive(a arrival, b []byte) {
-	c.heard.Store(time.Now().UnixNano())
+	c.heard.Store(int64(c.endpoint.clock(time.Now())))
 	if b[0] <= 3 {
 		if s := c.host.named(b); s != nil {
 			s.check(a, b)
@@ -237,7 +237,7 @@ func (s *session) lost(a arrival) {
 // dropSilentLocked closes connections of the session that it does not use; its mu is held.
 func (s *session) dropSilentLocked(now time.Time) {
 	s.addrs = slices.DeleteFunc(s.addrs, func(a arrival) bool {
-		silent := a.conn != nil && now.UnixNano()-a.conn.heard.Load() > int64(tcpSilence)
+		silent := a.conn != nil && s.endpoint.clock(now)-time.Duration(a.conn.heard.Load()) > tcpSilence
 		if silent {
 			a.release(s)
 		}

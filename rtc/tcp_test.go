@@ -374,7 +374,7 @@ func TestConnectionIsLost(t *testing.T) {
 	}
 	goesTo(second, 2)
 	a, _ := state()
-	a.conn.heard.Store(time.Now().Add(tcpSilence).UnixNano())
+	a.conn.heard.Store(int64(e.clock(time.Now().Add(tcpSilence))))
 	if err := v.age(time.Now().Add(tcpSilence+time.Second), time.Hour); err != nil {
 		t.Errorf("the session ended: %v", err)
 	}
