@@ -237,12 +237,12 @@ func (r *Receiver) packetLocked(b []byte) {
 	}
 	l := &r.lanes[track]
 	if h.PayloadType == l.rtxPT { // RFC 4588 §4: the number it had, then the payload
-		if len(payload) <= 2 {
+		if len(payload) < 2 {
 			return // sent to measure the path
 		}
 		h.SequenceNumber, payload = binary.BigEndian.Uint16(payload), payload[2:]
-		if !l.history.begun {
-			return
+		if !l.history.misses(h.SequenceNumber) {
+			return // sent to measure the path, or too late
 		}
 	} else if !r.known(track, h.SSRC) {
 		return // a second track of a kind is not part of the stream
@@ -285,7 +285,10 @@ func (r *Receiver) take(track int, h *rtp.Header, payload []byte, now time.Time)
 	if l.burst != nil && l.burst.Timestamp != h.Timestamp {
 		r.handOn(l, now)
 	}
-	seq := l.pad.number(h.SequenceNumber)
+	seq, ok := l.pad.number(h.SequenceNumber)
+	if !ok {
+		return
+	}
 	if l.burst == nil || !l.burst.Append(seq, h.Marker, payload) {
 		r.handOn(l, now)
 		l.burst = media.NewBurstOf(track, h.Timestamp, l.usual)
