@@ -388,7 +388,6 @@ func (c *crowd) join(ctx context.Context, url string) {
 		v = newViewer(s, began)
 		return v
 	})
-	took := time.Since(began)
 	if err != nil {
 		s.close(ctx)
 		if ctx.Err() == nil {
@@ -396,6 +395,9 @@ func (c *crowd) join(ctx context.Context, url string) {
 		}
 		return
 	}
+	// By the clock of all arrivals: this goroutine's turn comes later, often after the first picture.
+	var took time.Duration
+	s.loop.do(func() { took = time.Duration(s.heard - began.UnixNano()) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.viewers = append(c.viewers, v)

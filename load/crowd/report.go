@@ -21,6 +21,7 @@ type Report struct {
 	Thresholds []string  `json:"thresholds,omitempty"`
 	Broken     []Break   `json:"broken,omitempty"`
 	Warning    string    `json:"warning,omitempty"` // what makes the figures doubtful
+	Remarks    []string  `json:"remarks,omitempty"` // why a figure is left out
 	Capacity   *Found    `json:"capacity,omitempty"`
 	Samples    []Sample  `json:"samples"`            // one a second
 	Joined     int       `json:"joined"`             // viewers, in the whole run
@@ -84,7 +85,7 @@ func (c *crowd) conclude(r *Report, o *outcome, stopped string) error {
 		r.Seconds, r.Figures = o.seconds, c.figures(o)
 		slices.Sort(o.pictures)
 		r.Pictures = o.pictures
-		r.Warning = c.overloaded(r.Figures)
+		r.Warning, r.Remarks = c.overloaded(r.Figures), o.remarks
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -167,6 +168,9 @@ func (r *Report) String() string {
 	w.Flush()
 	for _, f := range r.Failures {
 		fmt.Fprintf(&b, "%s: %s\n", plural(f.Times, "failure"), f.Error)
+	}
+	for _, s := range r.Remarks {
+		fmt.Fprintf(&b, "%s\n", s)
 	}
 	if r.Warning != "" {
 		fmt.Fprintf(&b, "careful: %s\n", r.Warning)

@@ -103,6 +103,11 @@ func TestRun(t *testing.T) {
 	if f["latency_p50"] <= 0 || f["latency_p50"] > 1000 || f["ttff_p50"] <= 0 || f["ttff_p50"] > 5000 || f["join_p50"] <= 0 {
 		t.Errorf("latency %g, first picture %g, join %g", f["latency_p50"], f["ttff_p50"], f["join_p50"])
 	}
+	for _, q := range quantiles() {
+		if f["join"+q.suffix] > f["ttff"+q.suffix] {
+			t.Errorf("%s: joined after %g ms, and a picture after %g", q.suffix, f["join"+q.suffix], f["ttff"+q.suffix])
+		}
+	}
 	if len(r.Pictures) != 10 || len(r.Samples) < 3 || seen.Load() < 3 {
 		t.Errorf("%d first pictures, %d samples, %d told", len(r.Pictures), len(r.Samples), seen.Load())
 	}

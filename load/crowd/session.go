@@ -47,6 +47,7 @@ type session struct {
 	quiet  int            // checks in a row without an answer
 	beats  int
 	keys   *keys // nil before the handshake is over
+	heard  int64 // arrival of the handshake's last message, Unix nanoseconds: from then on media can flow
 	early  []earlier
 	gone   bool // over is closed
 	bad    int  // packets of the sample that could not be decrypted
@@ -195,6 +196,7 @@ func (s *session) datagram(b []byte, at int64) {
 			return
 		}
 		if s.pipe != nil {
+			s.heard = at
 			s.pipe.push(b)
 		}
 	case b[0]>>6 == 2:

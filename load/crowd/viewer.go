@@ -131,7 +131,7 @@ func (v *viewer) frame(f frameState, good bool) {
 	case v.picture == 0 && !f.key:
 		return // nothing can be shown yet
 	case v.picture == 0:
-		v.picture = time.Duration(f.at - v.began.UnixNano())
+		v.picture = time.Duration(max(f.at, v.session.heard) - v.began.UnixNano()) // what came before the keys can't be shown
 		figures.pictures = append(figures.pictures, v.picture)
 	}
 	if !good {

@@ -187,6 +187,7 @@ type outcome struct {
 	joins    []float64 // ms
 	failed   int
 	bad      int
+	remarks  []string // why a figure is left out
 }
 
 // measured ends a measured time.
@@ -299,6 +300,9 @@ func (c *crowd) viewed(f Figures, o *outcome) {
 	}
 }
 
+// maxSteady is how much of the joins' cost the steady cost beside it may be: where it is more, its own inaccuracy is all that is seen.
+const maxSteady = 1.0
+
 // perViewer are the costs of the server's processes: the definitions are in docs/load.md.
 func (c *crowd) perViewer(f Figures, o *outcome, server float64) {
 	if o.seen.packets > 0 {
@@ -307,13 +311,20 @@ func (c *crowd) perViewer(f Figures, o *outcome, server float64) {
 	if o.viewers == 0 || c.cfg.Capacity != nil { // there viewers come and go
 		return
 	}
-	f["memory_per_viewer"] = (o.end.server.RSS - o.before.server.RSS) / 1024 / float64(o.viewers)
+	if grown := o.end.server.RSS - o.before.server.RSS; grown > 0 {
+		f["memory_per_viewer"] = grown / 1024 / float64(o.viewers)
+	} else {
+		o.remarks = append(o.remarks, "memory_per_viewer is left out: the server did not grow, it has memory from before this run; restart it to see what a viewer costs")
+	}
 	// What joining cost: all until the measured part, less the steady cost, which is taken to
-	// grow evenly during the ramp. Exact only for a thin stream.
+	// grow evenly during the ramp. With a stream that isn't thin it is a small difference of large numbers.
 	if ramp := o.before.ramp; ramp > 0 {
-		steady := server / o.seconds
 		rampEnd := o.before.at.Add(ramp)
-		cost := o.begin.server.CPU - o.before.server.CPU - steady*(o.begin.at.Sub(rampEnd).Seconds()+ramp.Seconds()/2)
-		f["cpu_per_join"] = cost * 1000 / float64(o.viewers)
+		steady := server / o.seconds * (o.begin.at.Sub(rampEnd).Seconds() + ramp.Seconds()/2)
+		if cost := o.begin.server.CPU - o.before.server.CPU - steady; cost > 0 && steady <= maxSteady*cost {
+			f["cpu_per_join"] = cost * 1000 / float64(o.viewers)
+		} else {
+			o.remarks = append(o.remarks, "cpu_per_join is left out: the stream cost the server more than the joins did; take a thin one (--bitrate 50k), more viewers or a shorter --warm")
+		}
 	}
 }
