@@ -246,6 +246,7 @@ func (v *Sender) wait(sh *shard, it item) {
 		return
 	}
 	if len(v.waiting) > 0 && sh.now.Sub(v.waiting[0].at) > waitMost {
+		sh.warn("video is left out for a viewer up to the next key frame: more comes than its path takes, or than this machine sends", sh.now.Sub(v.waiting[0].at))
 		releaseItems(v.waiting)
 		v.waiting = nil
 		v.cut = true

@@ -96,15 +96,10 @@ func (sh *shard) post(t task) {
 	if b := t.burst; b != nil {
 		var fits bool
 		if fits, t.resync = t.lane.fitsLocked(b, sh.queued > shardQueue || now.Sub(sh.since) > queueMost); !fits {
-			warn := now.Sub(sh.warned) > warnEvery
-			if warn {
-				sh.warned = now
-			}
+			waited := now.Sub(sh.since)
 			sh.mu.Unlock()
 			b.Release()
-			if warn {
-				sh.endpoint.cfg.Log.Warn("video is left out up to the next key frame: this machine is too slow for its viewers", "viewers", sh.viewers.Load(), "waited", now.Sub(sh.since))
-			}
+			sh.warn("video is left out for all viewers up to the next key frame: this machine is too slow for them", waited)
 			return
 		}
 		sh.queued += len(b.Packets)
@@ -114,6 +109,20 @@ func (sh *shard) post(t task) {
 	sh.mu.Unlock()
 	if sh.endpoint.receiving.Load() == 0 { // else settle comes
 		sh.signal()
+	}
+}
+
+// warn says that video is left out, but not too often.
+func (sh *shard) warn(what string, waited time.Duration) {
+	sh.mu.Lock()
+	now := time.Now()
+	due := now.Sub(sh.warned) > warnEvery
+	if due {
+		sh.warned = now
+	}
+	sh.mu.Unlock()
+	if due {
+		sh.endpoint.cfg.Log.Warn(what, "waited", waited.Round(time.Millisecond), "viewers", sh.viewers.Load())
 	}
 }
 
