@@ -141,9 +141,10 @@ func (f *floor) run(ctx context.Context, s scenario, d time.Duration, child int)
 	if f.batch.Failed > 0 {
 		return nil, fmt.Errorf("%d messages could not be sent", f.batch.Failed)
 	}
+	_, other := usage.Others(end.machine-start.machine, end.cpu-start.cpu, end.child-start.child)
 	seconds, cpu, packets := end.at.Sub(start.at).Seconds(), end.cpu-start.cpu, float64(end.packets-start.packets)
 	return map[string]float64{cpuPerPacket: cpu * 1e6 / packets, "packets_per_second": packets / seconds, "server_cores": cpu / seconds, "load_cores": (end.child - start.child) / seconds,
-		otherCores: max(0, (end.machine-start.machine)-cpu-(end.child-start.child)) / seconds}, nil
+		otherCores: other / seconds}, nil
 }
 
 // floorLook is a moment.

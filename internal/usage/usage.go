@@ -68,6 +68,17 @@ func parseStat(b []byte) (Usage, error) {
 	return Usage{(v[0] + v[1]) / clockTicks, v[2] * float64(os.Getpagesize())}, nil
 }
 
+// Others tells what a machine was busy with in a time, in seconds of processor: all together, and those whose time isn't known. /proc/stat counts who runs at a tick, so it
+// misses short wake-ups, which the clocks of processes have: the machine was busy at least as long as those whose time is known.
+// So other is a lower bound.
+func Others(machine float64, known ...float64) (busy, other float64) {
+	for _, k := range known {
+		busy += k
+	}
+	other = max(0, machine-busy)
+	return busy + other, other
+}
+
 // Machine is the seconds that all processors together have worked, and how many there are, by proc_stat(5); 0 where it can't be told.
 func Machine() (seconds float64, processors int) {
 	b, err := os.ReadFile("/proc/stat")

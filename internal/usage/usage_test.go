@@ -18,6 +18,24 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
+// TestOthers: the figures of one time don't contradict each other.
+func TestOthers(t *testing.T) {
+	for _, tc := range []struct {
+		name                               string
+		machine, own, server, busy, others float64
+	}{
+		{"others work", 5, 1, 2, 5, 2},
+		{"all is known", 3, 1, 2, 3, 0},
+		{"short wake-ups that ticks miss", 0.96, 1.2, 0.54, 1.74, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if busy, others := Others(tc.machine, tc.own, tc.server); math.Abs(busy-tc.busy) > 1e-9 || math.Abs(others-tc.others) > 1e-9 {
+				t.Errorf("%g busy, %g others; want %g, %g", busy, others, tc.busy, tc.others)
+			}
+		})
+	}
+}
+
 // TestOwn: the clock counts work, and says what /proc says.
 func TestOwn(t *testing.T) {
 	if runtime.GOOS != "linux" {

@@ -264,8 +264,9 @@ func (c *crowd) figures(o *outcome) Figures {
 		c.perViewer(f, o, server)
 	}
 	if busy := o.end.busy - o.begin.busy; busy > 0 {
+		busy, other := usage.Others(busy, own, server)
 		f["machine_busy"] = 100 * busy / o.seconds / float64(max(1, o.end.processors))
-		f["other_cores"] = max(0, busy-own-server) / o.seconds
+		f["other_cores"] = other / o.seconds
 	}
 	return f
 }
