@@ -3,6 +3,7 @@ package crowd
 import (
 	"fmt"
 	"html/template"
+	"iter"
 	"math"
 	"strings"
 )
@@ -21,8 +22,8 @@ type chart struct {
 
 type line struct {
 	Name  string
-	Class string // s1 to s4
-	y     []float64
+	Class string    // s1 to s4
+	y     []float64 // NaN: unknown
 }
 
 // The drawing's size in its own units; text of 11 can be read when a phone shows it.
@@ -48,7 +49,9 @@ func (c chart) SVG() template.HTML {
 	high := c.least
 	for _, l := range c.lines {
 		for _, v := range l.y {
-			high = max(high, v)
+			if !math.IsNaN(v) {
+				high = max(high, v)
+			}
 		}
 	}
 	step := niceStep(high, 4)
@@ -77,25 +80,41 @@ func (c chart) SVG() template.HTML {
 		p(`<text class="tick" text-anchor="%s" x="%.1f" y="%g">%s</text>`, anchor, px, chartHeight-8, seconds(x))
 	}
 	for i, l := range c.lines {
-		var path strings.Builder
-		for j, v := range l.y {
-			px, py := at(c.x[j], v)
-			cmd := "L"
-			if j == 0 {
-				cmd = "M"
+		for first, end := range l.runs() {
+			var path strings.Builder
+			cmd := "M"
+			for j := first; j < end; j++ {
+				px, py := at(c.x[j], l.y[j])
+				fmt.Fprintf(&path, "%s%.1f %.1f", cmd, px, py)
+				cmd = "L"
 			}
-			fmt.Fprintf(&path, "%s%.1f %.1f", cmd, px, py)
+			a, base := at(c.x[first], 0)
+			z, _ := at(c.x[end-1], 0)
+			if c.area && i == 0 {
+				p(`<path class="area %s" d="%sL%.1f %.1fL%.1f %.1fZ"/>`, l.Class, path.String(), z, base, a, base)
+			}
+			p(`<path class="line %s" d="%sh0"/>`, l.Class, path.String()) // h0: a point alone is a dot
 		}
-		if c.area && i == 0 && len(l.y) > 1 {
-			a, base := at(c.x[0], 0)
-			z, _ := at(c.x[len(c.x)-1], 0)
-			p(`<path class="area %s" d="%sL%.1f %.1fL%.1f %.1fZ"/>`, l.Class, path.String(), z, base, a, base)
-		}
-		p(`<path class="line %s" d="%s"/>`, l.Class, path.String())
 	}
 	c.titles(p, at)
 	p(`</svg>`)
 	return template.HTML(b.String()) // numbers, and names that are ours
+}
+
+// runs are the parts of a line that are known: from the first point to before the end.
+func (l line) runs() iter.Seq2[int, int] {
+	return func(yield func(int, int) bool) {
+		for first := 0; first < len(l.y); first++ {
+			end := first
+			for end < len(l.y) && !math.IsNaN(l.y[end]) {
+				end++
+			}
+			if end > first && !yield(first, end) {
+				return
+			}
+			first = end
+		}
+	}
 }
 
 // titles are what a pointer that rests on a moment is told.
@@ -109,7 +128,11 @@ func (c chart) titles(p func(string, ...any), at func(x, y float64) (float64, fl
 			if len(c.lines) > 1 {
 				name = l.Name + " "
 			}
-			parts = append(parts, name+FormatValue(l.y[j], c.unit))
+			if v := l.y[j]; math.IsNaN(v) {
+				parts = append(parts, name+"-")
+			} else {
+				parts = append(parts, name+FormatValue(v, c.unit))
+			}
 		}
 		p(`<rect class="hit" x="%.1f" y="%g" width="%.1f" height="%g"><title>%s: %s</title></rect>`, px-w/2, top, w, plotHeight, seconds(x), strings.Join(parts, ", "))
 	}
@@ -157,6 +180,9 @@ func niceStep(high float64, n int) float64 {
 	return 10 * power
 }
 
+// The room for the marks' names: above the bars, and right of them.
+const labelWidth, labelHeight = 14.0, 16.0
+
 // distribution draws how many of the values, which are sorted, are in each of some equal ranges, up to the 99th percentile or a little more.
 func distribution(values []float64, unit, of string) template.HTML {
 	var b strings.Builder
@@ -174,7 +200,7 @@ func distribution(values []float64, unit, of string) template.HTML {
 	step := max(1, niceStep(float64(most), 4))
 	high := math.Ceil(float64(most)/step) * step
 	at := func(x, y float64) (float64, float64) {
-		return left + x/float64(used)*plotWidth, top + plotHeight - y/high*plotHeight
+		return left + x/float64(used)*(plotWidth-labelWidth), top + plotHeight - y/high*(plotHeight-labelHeight)
 	}
 	p(`<svg viewBox="0 0 %g %g" role="img" aria-label="distribution">`, chartWidth, chartHeight)
 	grid(p, high, step, at)
@@ -201,7 +227,7 @@ func distribution(values []float64, unit, of string) template.HTML {
 		}
 		x, _ := at(v/width, 0)
 		label, anchor := x+3, "start"
-		if x > chartWidth-right-24 {
+		if m.q == 0.5 { // away from the other's
 			label, anchor = x-3, "end"
 		}
 		p(`<line class="mark" x1="%.1f" x2="%.1f" y1="%g" y2="%g"/><text class="marktext" text-anchor="%s" x="%.1f" y="%g">%s</text>`,
@@ -226,6 +252,7 @@ func thin(samples []Sample) []Sample {
 			s.Loss, s.LatencyP50 = max(s.Loss, o.Loss), max(s.LatencyP50, o.LatencyP50)
 			s.LatencyP95, s.LatencyP99 = max(s.LatencyP95, o.LatencyP95), max(s.LatencyP99, o.LatencyP99)
 			s.Server, s.Load = max(s.Server, o.Server), max(s.Load, o.Load)
+			s.Packets, s.Frames = max(s.Packets, o.Packets), max(s.Frames, o.Frames)
 			s.Up, s.Mbps = min(s.Up, o.Up), min(s.Mbps, o.Mbps)
 		}
 		out = append(out, s)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"math"
 )
 
 //go:embed report.html
@@ -130,6 +131,16 @@ func (r *Report) charts() (all []chart) {
 		}
 		return l
 	}
+	// What was not measured has no point.
+	known := func(name, class string, ok func(Sample) bool, f func(Sample) float64) line {
+		return get(name, class, func(s Sample) float64 {
+			if !ok(s) {
+				return math.NaN()
+			}
+			return f(s)
+		})
+	}
+	timed, came := func(s Sample) bool { return s.Frames > 0 }, func(s Sample) bool { return s.Packets > 0 }
 	add := func(c chart) {
 		c.x, c.shade = x, shade
 		all = append(all, c)
@@ -140,10 +151,10 @@ func (r *Report) charts() (all []chart) {
 		add(chart{Title: "Throughput", Note: "Mbit/s to all viewers", unit: "Mbit/s", least: 1, area: true, lines: []line{
 			get("throughput", "s1", func(s Sample) float64 { return s.Mbps })}})
 		add(chart{Title: "Frame latency", Note: "ms, from sending to the last packet's arrival", unit: "ms", least: 1, lines: []line{
-			get("p99", "s3", func(s Sample) float64 { return s.LatencyP99 }), get("p95", "s2", func(s Sample) float64 { return s.LatencyP95 }),
-			get("p50", "s1", func(s Sample) float64 { return s.LatencyP50 })}})
+			known("p99", "s3", timed, func(s Sample) float64 { return s.LatencyP99 }), known("p95", "s2", timed, func(s Sample) float64 { return s.LatencyP95 }),
+			known("p50", "s1", timed, func(s Sample) float64 { return s.LatencyP50 })}})
 		add(chart{Title: "Loss", Note: "% of packets that never came", unit: "%", least: 1, area: true, lines: []line{
-			get("loss", "s3", func(s Sample) float64 { return s.Loss })}})
+			known("loss", "s3", came, func(s Sample) float64 { return s.Loss })}})
 	}
 	cores := chart{Title: "Processors", Note: "cores that were busy", unit: "cores", least: 0.5, lines: []line{get("load tool", "s2", func(s Sample) float64 { return s.Load })}}
 	if _, ok := r.Figures["server_cores"]; ok {

@@ -302,7 +302,7 @@ func (c *crowd) viewed(f Figures, o *outcome) {
 }
 
 // maxSteady is how much of the joins' cost the steady cost beside it may be: where it is more, its own inaccuracy is all that is seen.
-const maxSteady = 1.0
+const maxSteady = 1.5
 
 // perViewer are the costs of the server's processes: the definitions are in docs/load.md.
 func (c *crowd) perViewer(f Figures, o *outcome, server float64) {
@@ -325,7 +325,7 @@ func (c *crowd) perViewer(f Figures, o *outcome, server float64) {
 		if cost := o.begin.server.CPU - o.before.server.CPU - steady; cost > 0 && steady <= maxSteady*cost {
 			f["cpu_per_join"] = cost * 1000 / float64(o.viewers)
 		} else {
-			o.remarks = append(o.remarks, "cpu_per_join is left out: the stream cost the server more than the joins did; take a thin one (--bitrate 50k), more viewers or a shorter --warm")
+			o.remarks = append(o.remarks, "cpu_per_join is left out: the stream cost the server much more than the joins did; take a thin one (--bitrate 50k), more viewers or a shorter --warm")
 		}
 	}
 }

@@ -24,7 +24,7 @@ func TestPerViewer(t *testing.T) {
 		{"a thin stream", 50 * mib, 60 * mib, 0.5, 0.2, 102.4, 3.8, ""},
 		{"a server that has run before", 60 * mib, 50 * mib, 0.5, 0.2, math.NaN(), 3.8, "memory_per_viewer is left out"},
 		{"as large as before", 60 * mib, 60 * mib, 0.5, 0.2, math.NaN(), 3.8, "memory_per_viewer is left out"},
-		{"a thick stream", 50 * mib, 60 * mib, 2, 2, 102.4, math.NaN(), "cpu_per_join is left out"},
+		{"a thick stream", 50 * mib, 60 * mib, 2, 3, 102.4, math.NaN(), "cpu_per_join is left out"},
 		{"more than all", 50 * mib, 60 * mib, 0.5, 2, 102.4, math.NaN(), "cpu_per_join is left out"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
