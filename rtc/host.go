@@ -26,13 +26,13 @@ func (a arrival) send(b []byte) {
 	_ = a.host.sockets[a.shard].WriteTo(b, a.from)
 }
 
-// bind says that what comes from there is the session's.
-func (a arrival) bind(s *session) {
+// bind says that what comes from there is the session's; false: it is another's.
+func (a arrival) bind(s *session) bool {
 	if a.conn != nil {
 		a.conn.bind(s)
-		return
+		return true
 	}
-	a.host.bind(a.from, s)
+	return a.host.bind(a.from, s)
 }
 
 // release says that the session has nothing to do with it any more.
@@ -104,17 +104,19 @@ func (h *host) receive(a arrival, b []byte) {
 	if len(b) == 0 {
 		return
 	}
-	if b[0] > 3 {
-		h.mu.RLock()
-		s := h.addrs[a.from]
-		h.mu.RUnlock()
-		if s != nil {
-			s.packet(a, b)
+	if b[0] <= 3 && !isAnswer(b) {
+		if s := h.named(b); s != nil {
+			s.check(a, b)
 		}
 		return
 	}
-	if s := h.named(b); s != nil {
-		s.check(a, b)
+	s := a.owner()
+	switch {
+	case s == nil:
+	case b[0] <= 3:
+		s.answer(a, b)
+	default:
+		s.packet(a, b)
 	}
 }
 
@@ -126,7 +128,7 @@ func (h *host) named(b []byte) *session {
 	return h.ufrags[ufrag]
 }
 
-func (h *host) bind(from netip.AddrPort, s *session) {
+func (h *host) bind(from netip.AddrPort, s *session) bool {
 	h.mu.Lock()
 	old := h.addrs[from]
 	h.addrs[from] = s
@@ -134,6 +136,7 @@ func (h *host) bind(from netip.AddrPort, s *session) {
 	if old != nil && old != s {
 		old.endpoint.spawn(func() { old.unbind(arrival{host: h, from: from}) }) // not here: it takes the other's mu
 	}
+	return true
 }
 
 // add makes a session reachable by its user name fragment.

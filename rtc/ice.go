@@ -73,6 +73,19 @@ func makeCheck(ours, theirs credentials) ([]byte, error) {
 	return m.Raw, nil
 }
 
+// answersCheck reports whether b is the answer of a peer to a check of ours (RFC 8445 §7.2.5): it alone knows the password.
+func answersCheck(b, asked []byte, theirs credentials) bool {
+	m := &stun.Message{Raw: b}
+	return len(asked) >= stunHeader && m.Decode() == nil && m.Type == stun.BindingSuccess &&
+		string(m.TransactionID[:]) == string(asked[8:stunHeader]) && stun.NewShortTermIntegrity(theirs.pwd).Check(m) == nil
+}
+
+// stunHeader is the size of a STUN message's header, the last 12 bytes of which are the transaction's (RFC 8489 §5).
+const stunHeader = 20
+
+// isAnswer reports whether a STUN message is a binding success response, which names no session.
+func isAnswer(b []byte) bool { return len(b) >= stunHeader && b[0] == 1 && b[1] == 1 }
+
 // hostPriority is that of a host candidate of the first component (RFC 8445 §5.1.2.1).
 const hostPriority = 126<<24 | 65535<<8 | 255
 

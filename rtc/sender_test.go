@@ -275,12 +275,12 @@ func TestReportsAreSignsOfLife(t *testing.T) {
 	}
 	long := int64(-time.Hour)
 	v.heard.Store(long)
-	v.rtcpPacket(append([]byte(nil), sealed...))
+	v.rtcpPacket(v.at, append([]byte(nil), sealed...))
 	if v.heard.Load() == long {
 		t.Error("a report is no sign of life")
 	}
 	v.heard.Store(long)
-	v.rtcpPacket(append([]byte(nil), sealed...))
+	v.rtcpPacket(v.at, append([]byte(nil), sealed...))
 	if v.heard.Load() != long {
 		t.Error("a report that was recorded is a sign of life")
 	}

@@ -50,7 +50,7 @@ type session struct {
 	active   bool         // the peer begins DTLS
 	data     bool         // we open a data channel
 	dataLine bool         // the peer's description has a data channel's line
-	addrs    []arrival    // from where checks came
+	addrs    []address    // from where checks came
 	at       arrival      // where media goes; host is nil until a check has come
 	atHeard  time.Time    // when a check came from there last
 	dtls     *handshake
@@ -107,7 +107,8 @@ func (s *session) meet(d *description) {
 }
 
 // check has a connectivity check that names the session. The first
-// that is right tells where the peer is; later a nomination moves the media there, as when a phone goes from one network to another.
+// that is right tells where the peer is; later a nomination moves the media there, as when a phone goes from one network to another,
+// once the address has shown that it wants it: see address.
 func (s *session) check(a arrival, b []byte) {
 	s.mu.Lock()
 	moved := s.checkLocked(a, b)
@@ -127,30 +128,22 @@ func (s *session) checkLocked(a arrival, b []byte) (moved bool) {
 	if err != nil {
 		return false
 	}
-	a.send(answer)
 	if c.conflict {
+		a.send(answer)
 		return false
 	}
-	known := slices.Contains(s.addrs, a)
-	if !known {
-		a.bind(s)
-		if len(s.addrs) == maxAddrs {
-			old := s.addrs[0]
-			s.addrs = s.addrs[1:]
-			old.release(s)
-		}
-		s.addrs = append(s.addrs, a)
+	p, known := s.learnLocked(a)
+	if p == nil {
+		return false
 	}
+	a.send(answer)
 	now := time.Now()
 	switch stale := now.Sub(s.atHeard) > rebound; {
 	case a == s.at:
+		s.atHeard = now
 	case s.at.host == nil, c.nominate, stale: // stale: a NAT on the way has given the peer another address
-		s.at = a
-		moved = s.state == stateConnected
-	default:
-		now = s.atHeard
+		moved = s.wantLocked(p, now)
 	}
-	s.atHeard = now
 	if !s.active && len(s.prints) > 0 {
 		s.beginDTLSLocked(a)
 	}
@@ -193,7 +186,7 @@ func (s *session) packet(a arrival, b []byte) {
 		s.dtlsPacket(a, b)
 	case b[0] < 128 || b[0] > 191 || len(b) < headerSize:
 	case b[1] >= 192 && b[1] <= 223:
-		s.rtcpPacket(b)
+		s.rtcpPacket(a, b)
 	default:
 		s.side.media(b)
 	}
@@ -206,25 +199,32 @@ func (s *session) unbind(gone arrival) {
 	if gone.owner() == s {
 		return // it came back meanwhile
 	}
-	s.addrs = slices.DeleteFunc(s.addrs, func(a arrival) bool {
+	s.addrs = slices.DeleteFunc(s.addrs, func(a address) bool {
 		return a.host == gone.host && a.from == gone.from && a.conn == gone.conn
 	})
 }
 
 // rtcpPacket has a datagram of SRTCP. What does not decrypt, or was seen before, changes nothing.
-func (s *session) rtcpPacket(b []byte) {
+func (s *session) rtcpPacket(a arrival, b []byte) {
 	s.mu.Lock()
 	if s.rtcp == nil || s.state != stateConnected {
 		s.mu.Unlock()
 		return
 	}
 	plain, err := s.rtcp.open(b)
+	moved := false
 	if err == nil {
 		s.heardLocked() // there are peers that send no checks once they are connected
+		if p := s.findLocked(a); p != nil && !p.proven && !p.wanted.IsZero() {
+			moved = s.provenLocked(p, time.Now())
+		}
 	}
 	s.mu.Unlock()
 	if err != nil {
 		return
+	}
+	if moved {
+		s.side.moved(a)
 	}
 	if packets, err := rtcp.Unmarshal(plain); err == nil {
 		s.side.control(packets)
@@ -263,6 +263,9 @@ func (s *session) connected(k keys) error {
 	}
 	s.state, s.rtcp = stateConnected, control
 	at := s.at
+	if p := s.findLocked(at); p != nil {
+		p.proven = true // the handshake went there and back
+	}
 	s.mu.Unlock()
 	if err := s.side.secured(k, at); err != nil {
 		return err
@@ -278,6 +281,7 @@ func (s *session) age(now time.Time, connectWithin time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dropSilentLocked(now)
+	s.askAgainLocked(now)
 	unheard := s.endpoint.clock(now) - time.Duration(s.heard.Load())
 	if quiet := s.state == stateConnected && unheard > hush; quiet {
 		s.quiet = true
@@ -324,6 +328,9 @@ func (s *session) RestartICE(ufrag, pwd string) (newUfrag, newPwd string, err er
 	}
 	old := s.ours
 	s.ours, s.theirs = newCredentials(), credentials{ufrag, pwd}
+	for i := range s.addrs {
+		s.addrs[i].asked = nil // it was made with the old ones
+	}
 	for _, h := range s.endpoint.hosts {
 		h.add(s.ours.ufrag, s)
 		h.remove(old.ufrag, s)

@@ -236,7 +236,7 @@ func (s *session) lost(a arrival) {
 
 // dropSilentLocked closes connections of the session that it does not use; its mu is held.
 func (s *session) dropSilentLocked(now time.Time) {
-	s.addrs = slices.DeleteFunc(s.addrs, func(a arrival) bool {
+	s.addrs = slices.DeleteFunc(s.addrs, func(a address) bool {
 		silent := a.conn != nil && s.endpoint.clock(now)-time.Duration(a.conn.heard.Load()) > tcpSilence
 		if silent {
 			a.release(s)
