@@ -186,3 +186,44 @@ func TestReportsProveAnAddress(t *testing.T) {
 		t.Errorf("media goes to %v, not to %v", got, other.addr())
 	}
 }
+
+// A session keeps its address from others' checks while its peer is heard there; a port that is used again goes on working.
+func TestAddressIsKept(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		then  func(h *host, v *Sender)
+		taken bool
+	}{
+		{"the owner is there", func(*host, *Sender) {}, false},
+		{"the owner is silent", func(h *host, _ *Sender) { silent(h) }, true},
+		{"the owner has ended", func(_ *host, v *Sender) { v.Close() }, true},
+		{"the owner was silent, and is back", func(h *host, v *Sender) {
+			silent(h)
+			arrival{host: h, from: v.where()}.heard(&v.session, time.Now())
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := listen(t)
+			port := newClient(t, e)
+			first := connectedViewer(t, e, port, someKeys())
+			second, _, err := e.NewGroup([]media.Track{h264}).Offer(SenderOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer second.Close()
+			c.then(e.hosts[0], first)
+			here := arrival{host: e.hosts[0], from: port.addr()}
+			e.hosts[0].receive(here, rightCheck(t, &second.session, true))
+			want, loser := &first.session, second.where()
+			if c.taken {
+				want, loser = &second.session, netip.AddrPort{}
+			}
+			if here.owner() != want {
+				t.Error("the address has the wrong owner")
+			}
+			if !c.taken && loser.IsValid() {
+				t.Errorf("the other session sends to %v", loser)
+			}
+		})
+	}
+}

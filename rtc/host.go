@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"sluice/udp"
 )
@@ -51,15 +53,31 @@ func (a arrival) owner() *session {
 	}
 	a.host.mu.RLock()
 	defer a.host.mu.RUnlock()
-	return a.host.addrs[a.from]
+	if o := a.host.addrs[a.from]; o != nil {
+		return o.session
+	}
+	return nil
+}
+
+// heard notes that a session's peer is at an address of it.
+func (a arrival) heard(s *session, now time.Time) {
+	if a.conn != nil {
+		return
+	}
+	a.host.mu.RLock()
+	defer a.host.mu.RUnlock()
+	if o := a.host.addrs[a.from]; o != nil && o.session == s {
+		o.heard.Store(int64(s.endpoint.clock(now)))
+	}
 }
 
 // host is one address of the media port, with a socket for each shard: the kernel keeps a peer on one of them. It may take
 // TCP connections, too.
 //
 // A connectivity check names its session by our user name fragment (RFC 8445 §7.2.2). When it has the session's password
-// too, its source address belongs to that session from then on, also when it belonged to another before: a client's port may be used again before
-// we know that the last one has gone.
+// too, its source address belongs to that session from then on. An address of another session is taken only when that has ended, or
+// was not heard from there for a while: the check's source may be spoofed, but a client's port may also be used again before we know that the
+// last one has gone.
 type host struct {
 	sockets  []*udp.Socket
 	listener net.Listener // nil: no TCP
@@ -67,13 +85,19 @@ type host struct {
 
 	mu     sync.RWMutex
 	ufrags map[string]*session
-	addrs  map[netip.AddrPort]*session
+	addrs  map[netip.AddrPort]*owner
 	conns  map[*tcpConn]struct{}
 	closed bool
 }
 
+// owner is the session that an address belongs to.
+type owner struct {
+	session *session
+	heard   atomic.Int64 // when the peer was heard from there, by Endpoint.clock
+}
+
 func newHost(sockets []*udp.Socket) *host {
-	return &host{sockets: sockets, ufrags: map[string]*session{}, addrs: map[netip.AddrPort]*session{}, conns: map[*tcpConn]struct{}{}}
+	return &host{sockets: sockets, ufrags: map[string]*session{}, addrs: map[netip.AddrPort]*owner{}, conns: map[*tcpConn]struct{}{}}
 }
 
 // start reads the sockets until they are closed.
@@ -128,15 +152,35 @@ func (h *host) named(b []byte) *session {
 	return h.ufrags[ufrag]
 }
 
+// bind gives a session an address, unless another one has it that is there.
 func (h *host) bind(from netip.AddrPort, s *session) bool {
-	h.mu.Lock()
-	old := h.addrs[from]
-	h.addrs[from] = s
-	h.mu.Unlock()
-	if old != nil && old != s {
+	old, ok := h.take(from, s)
+	if old != nil {
 		old.endpoint.spawn(func() { old.unbind(arrival{host: h, from: from}) }) // not here: it takes the other's mu
 	}
-	return true
+	return ok
+}
+
+// take returns the session, not ended yet, whose address it was.
+func (h *host) take(from netip.AddrPort, s *session) (old *session, ok bool) {
+	now := s.endpoint.clock(time.Now())
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	o := h.addrs[from]
+	switch {
+	case o == nil || o.session.ended.Load():
+	case o.session == s:
+		o.heard.Store(int64(now))
+		return nil, true
+	case now-time.Duration(o.heard.Load()) < rebound:
+		return nil, false
+	default:
+		old = o.session
+	}
+	o = &owner{session: s}
+	o.heard.Store(int64(now))
+	h.addrs[from] = o
+	return old, true
 }
 
 // add makes a session reachable by its user name fragment.
@@ -158,7 +202,7 @@ func (h *host) remove(ufrag string, s *session, addrs ...netip.AddrPort) {
 		delete(h.ufrags, ufrag)
 	}
 	for _, a := range addrs {
-		if h.addrs[a] == s {
+		if o := h.addrs[a]; o != nil && o.session == s {
 			delete(h.addrs, a)
 		}
 	}

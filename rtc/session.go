@@ -173,7 +173,8 @@ func (s *session) restoredLocked() {
 	}
 }
 
-// rebound is how long an address is silent before a check from another one, which was not nominated, moves the media there.
+// rebound is how long an address is silent before a check from another one, which was not nominated, moves the media there, or
+// before a check of another session takes it.
 const rebound = 3 * time.Second
 
 // maxAddrs is from how many addresses a session's checks may come; the oldest is forgotten for another.
@@ -215,6 +216,7 @@ func (s *session) rtcpPacket(a arrival, b []byte) {
 	moved := false
 	if err == nil {
 		s.heardLocked() // there are peers that send no checks once they are connected
+		a.heard(s, time.Now())
 		if p := s.findLocked(a); p != nil && !p.proven && !p.wanted.IsZero() {
 			moved = s.provenLocked(p, time.Now())
 		}
