@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // Limits of one message.
@@ -37,7 +38,36 @@ type Socket struct {
 	six   bool // the socket is of IPv6
 	gso   atomic.Bool
 	gro   bool
+
+	began   time.Time
+	refused atomic.Int64 // when the device refused a cut message, since began; 0: it has not, or was tried again
+	failed  atomic.Uint64
 }
+
+// retryGSO is how long a socket does without the kernel's help after a device has refused it: another peer's may take it, or the route has changed.
+const retryGSO = time.Minute
+
+// refuse notes that a device can't cut messages.
+func (s *Socket) refuse() {
+	s.refused.Store(int64(max(time.Since(s.began), 1)))
+	s.gso.Store(false)
+}
+
+// retry takes up GSO again after a while.
+func (s *Socket) retry(now time.Time) {
+	at := s.refused.Load()
+	if at != 0 && now.Sub(s.began)-time.Duration(at) > retryGSO && s.refused.CompareAndSwap(at, 0) {
+		s.gso.Store(true)
+	}
+}
+
+func (b *Batch) fail() {
+	b.Failed++
+	b.socket.failed.Add(1)
+}
+
+// Failed is the number of messages of batches that could not be sent.
+func (s *Socket) Failed() uint64 { return s.failed.Load() }
 
 // Listen binds a socket to an IP address and port; port 0 takes a free one.
 func Listen(ctx context.Context, address netip.AddrPort, cfg Config) (*Socket, error) {
@@ -57,7 +87,7 @@ func Listen(ctx context.Context, address netip.AddrPort, cfg Config) (*Socket, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Socket{conn: pc.(*net.UDPConn), six: network == "udp6"}
+	s := &Socket{conn: pc.(*net.UDPConn), six: network == "udp6", began: time.Now()}
 	s.local = s.conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	s.local = netip.AddrPortFrom(s.local.Addr().Unmap(), s.local.Port())
 	if cfg.Buffers > 0 {
@@ -76,7 +106,7 @@ func Listen(ctx context.Context, address netip.AddrPort, cfg Config) (*Socket, e
 // LocalAddr is the address the socket is bound to.
 func (s *Socket) LocalAddr() netip.AddrPort { return s.local }
 
-// Segments reports whether the kernel cuts messages for this socket. It may change to false when the device refuses.
+// Segments reports whether the kernel cuts messages for this socket. It is false for a minute after a device has refused.
 func (s *Socket) Segments() bool { return s.gso.Load() }
 
 // Close ends a Read that waits.

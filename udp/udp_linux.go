@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -153,6 +154,9 @@ func (b *Batch) Add(to *Addr, data []byte, size int) {
 // Flush sends what was added. A message that a peer's path does not take is counted and left out: it is lost, as on any path.
 func (b *Batch) Flush() error {
 	defer func() { b.n = 0 }()
+	if b.socket.refused.Load() != 0 {
+		b.socket.retry(time.Now())
+	}
 	for b.from = 0; b.from < b.n; {
 		if !b.socket.gso.Load() && b.vectors[b.from].Len > uint64(b.sizes[b.from]) {
 			b.cut(b.from)
@@ -168,11 +172,11 @@ func (b *Batch) Flush() error {
 		}
 		if b.vectors[b.from].Len > uint64(b.sizes[b.from]) && (b.errno == unix.EIO || b.errno == unix.EINVAL || b.errno == unix.EMSGSIZE || b.errno == unix.EOPNOTSUPP) {
 			if b.errno == unix.EIO || b.errno == unix.EOPNOTSUPP {
-				b.socket.gso.Store(false) // the device can't compute checksums of cut messages
+				b.socket.refuse() // the device can't compute checksums of cut messages
 			}
 			b.cut(b.from)
 		} else {
-			b.Failed++
+			b.fail()
 		}
 		b.from++
 	}
@@ -204,7 +208,7 @@ func (b *Batch) cut(i int) {
 	for len(data) > 0 {
 		n := min(b.sizes[i], len(data))
 		if err := b.socket.WriteTo(data[:n], to); err != nil {
-			b.Failed++
+			b.fail()
 		}
 		data = data[n:]
 	}

@@ -40,7 +40,7 @@ func (b *Batch) Add(to *Addr, data []byte, size int) {
 	for len(data) > 0 {
 		n := min(size, len(data))
 		if err := b.socket.WriteTo(data[:n], to.to); err != nil {
-			b.Failed++
+			b.fail()
 		}
 		data = data[n:]
 	}

@@ -85,8 +85,8 @@ func TestBatches(t *testing.T) {
 					if sender != from.LocalAddr() {
 						t.Errorf("they came from %v, not %v", sender, from.LocalAddr())
 					}
-					if batch.Failed != 0 || !batch.Empty() {
-						t.Errorf("%d failed, empty %v", batch.Failed, batch.Empty())
+					if from.Failed() != 0 || !batch.Empty() {
+						t.Errorf("%d failed, empty %v", from.Failed(), batch.Empty())
 					}
 				})
 			}
@@ -110,8 +110,8 @@ func TestOneBadAddressCostsNobodyElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, _ := collect(t, to, 6)
-	if fmt.Sprint(got) != "[[0] [2] [3] [5] [6] [8]]" || batch.Failed != 3 {
-		t.Errorf("got %v, %d failed", got, batch.Failed)
+	if fmt.Sprint(got) != "[[0] [2] [3] [5] [6] [8]]" || from.Failed() != 3 {
+		t.Errorf("got %v, %d failed", got, from.Failed())
 	}
 }
 
@@ -169,5 +169,23 @@ func BenchmarkBatch(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*64*9), "ns/packet")
 		})
+	}
+}
+
+// A device that refuses to cut a message costs the socket the kernel's help for a minute, not for good.
+func TestGSOIsTriedAgain(t *testing.T) {
+	s := listen(t, "127.0.0.1:0", Config{})
+	if !s.Segments() {
+		t.Skip("the kernel has no UDP_SEGMENT")
+	}
+	s.refuse()
+	for _, c := range []struct {
+		after time.Duration
+		want  bool
+	}{{0, false}, {retryGSO / 2, false}, {retryGSO + time.Second, true}} {
+		s.retry(time.Now().Add(c.after))
+		if s.Segments() != c.want {
+			t.Errorf("after %v: %v", c.after, !c.want)
+		}
 	}
 }
