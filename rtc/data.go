@@ -118,7 +118,7 @@ func (s *session) readChannel(d *datachannel.DataChannel) {
 			return
 		}
 		if f := s.events.OnMessage; f != nil {
-			f(media.Message{Binary: !text, Data: append([]byte(nil), buf[:n]...)})
+			s.tell(func() { f(media.Message{Binary: !text, Data: append([]byte(nil), buf[:n]...)}) })
 		}
 		buf = small
 	}

@@ -21,7 +21,7 @@ type Candidate struct {
 }
 
 // Events are what a session tells. They are called from the session's goroutines, one at a time, and may block
-// only shortly. Each may be nil.
+// only shortly. They may call the session's methods. None begins after Close, but for one that was about to. Each may be nil.
 type Events struct {
 	OnConnected func()              // once, when media can flow
 	OnRestored  func()              // the peer, which had fallen silent, is back
@@ -38,6 +38,7 @@ type session struct {
 	events   Events
 	label    string // of the data channel that we open
 	sctp     outlet
+	telling  sync.Mutex    // held while one of events is called
 	done     chan struct{} // closed when the session ends
 	ended    atomic.Bool
 	opened   time.Time
@@ -169,7 +170,16 @@ func (s *session) heardLocked() {
 func (s *session) restoredLocked() {
 	s.quiet = false
 	if f := s.events.OnRestored; f != nil && s.state == stateConnected {
-		s.endpoint.spawn(f)
+		s.endpoint.spawn(func() { s.tell(f) })
+	}
+}
+
+// tell calls one of events, unless the session has ended.
+func (s *session) tell(f func()) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	if !s.ended.Load() {
+		f()
 	}
 }
 
@@ -273,7 +283,7 @@ func (s *session) connected(k keys) error {
 		return err
 	}
 	if f := s.events.OnConnected; f != nil {
-		f()
+		s.tell(f)
 	}
 	return nil
 }
@@ -350,6 +360,8 @@ func (s *session) Close() { s.end() }
 func (s *session) fail(reason error) {
 	if s.end() {
 		if f := s.events.OnClosed; f != nil {
+			s.telling.Lock()
+			defer s.telling.Unlock()
 			f(reason)
 		}
 	}
