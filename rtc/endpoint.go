@@ -5,7 +5,7 @@
 // who reads a socket also decrypts what came. Viewers are entries in the slices of shards, each of which has a loop; what a stream
 // sends goes through a Group.
 //
-// Locks, outer first: Receiver.in, shard.turn, session.mu, then Endpoint.mu, host.mu or shard.mu, then tcpConn.mu and strangers.mu.
+// Locks, outer first: Receiver.in, shard.turn, session.telling, session.mu, then Endpoint.mu, host.mu or shard.mu, then tcpConn.mu and strangers.mu.
 //
 // Imports: media, udp.
 package rtc
@@ -79,6 +79,7 @@ type Endpoint struct {
 	turns     chan struct{}  // see turns
 	work      sync.WaitGroup // goroutines of sessions
 	strangers strangers
+	health    health       // of who runs Run
 	receiving atomic.Int32 // datagrams that are being handled; see settle
 
 	mu       sync.Mutex
@@ -139,6 +140,7 @@ func (e *Endpoint) Listen(ctx context.Context) error {
 		}
 		e.shards = append(e.shards, newShard(e, i, sockets))
 	}
+	e.opened()
 	return nil
 }
 
@@ -316,6 +318,7 @@ func (e *Endpoint) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case now := <-sweep.C:
 			e.sweep(now)
+			e.observe(now)
 		}
 	}
 	e.mu.Lock()

@@ -270,6 +270,9 @@ func (h *handshake) run() {
 		h.mute()
 		_ = conn.Close()
 		_ = pipe.Close()
+		if !s.ended.Load() {
+			e.cfg.Log.Debug("DTLS handshake failed", "peer", h.peer, "error", err)
+		}
 		s.fail(fmt.Errorf("%w: DTLS: %w", ErrTimeout, err))
 		return
 	}
