@@ -50,7 +50,9 @@ func serve(t *testing.T) *server {
 	cfg := signal.Config{
 		Node: "node-1", Apps: []string{"live"}, Log: quiet,
 		ICEServers: []signal.ICEServer{{URL: "stun:stun.example.org:3478"}, {URL: "turn:turn.example.org", Username: "u", Credential: "p"}},
-		Relays:     func() []signal.ICEServer { return []signal.ICEServer{{URL: "turn:192.0.2.1:3478?transport=tcp", Username: "1:x", Credential: "q="}} },
+		Relays: func() []signal.ICEServer {
+			return []signal.ICEServer{{URL: "turn:192.0.2.1:3478?transport=tcp", Username: "1:x", Credential: "q="}}
+		},
 		Authorize: func(_ context.Context, r auth.Request) error {
 			switch r.Token {
 			case "bad":
