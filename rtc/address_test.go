@@ -154,8 +154,8 @@ func TestAddressIsAskedAgain(t *testing.T) {
 	}
 }
 
-// A peer that answers no checks is moved by its reports.
-func TestReportsProveAnAddress(t *testing.T) {
+// Reports move nothing: a viewer has the keys to seal them, and could send them, and the check, with the address of somebody else.
+func TestReportsProveNoAddress(t *testing.T) {
 	e := listen(t)
 	home, other := newClient(t, e), newClient(t, e)
 	k := someKeys()
@@ -176,14 +176,11 @@ func TestReportsProveAnAddress(t *testing.T) {
 	other.say(report())
 	other.say(rightCheck(t, &v.session, true))
 	other.next(stun.BindingSuccess)
-	if got := v.where(); got != home.addr() {
-		t.Fatalf("media went to %v, which was not wanted yet", got)
-	}
 	other.say(report())
 	other.say(rightCheck(t, &v.session, false))
 	other.next(stun.BindingSuccess)
-	if got := v.where(); got != other.addr() {
-		t.Errorf("media goes to %v, not to %v", got, other.addr())
+	if got := v.where(); got != home.addr() {
+		t.Errorf("media goes to %v, not to %v", got, home.addr())
 	}
 }
 

@@ -107,10 +107,11 @@ type publisher struct {
 	msg   chan string
 	data  *webrtc.DataChannel
 	up    chan struct{}
+	open  chan struct{} // closed when the data channel is open
 }
 
 func newPublisher(t *testing.T) *publisher {
-	p := &publisher{pc: peer(t), pli: make(chan struct{}, 64), msg: make(chan string, 8), up: make(chan struct{})}
+	p := &publisher{pc: peer(t), pli: make(chan struct{}, 64), msg: make(chan string, 8), up: make(chan struct{}), open: make(chan struct{})}
 	p.begin(t)
 	return p
 }
@@ -150,6 +151,7 @@ func (p *publisher) begin(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.data.OnMessage(func(m webrtc.DataChannelMessage) { p.msg <- string(m.Data) })
+	p.data.OnOpen(func() { close(p.open) })
 }
 
 func (p *publisher) send(t *testing.T, seq uint16, ts uint32, marker bool, payload []byte) {
@@ -320,6 +322,7 @@ func TestRoad(t *testing.T) {
 	if got := await(t, toViewer, "a message at the viewer"); got != "to the viewer" {
 		t.Errorf("message %q", got)
 	}
+	await(t, pub.open, "the publisher's data channel")
 	if err := pub.data.Send([]byte{1, 2}); err != nil {
 		t.Fatal(err)
 	}

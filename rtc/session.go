@@ -223,20 +223,13 @@ func (s *session) rtcpPacket(a arrival, b []byte) {
 		return
 	}
 	plain, err := s.rtcp.open(b)
-	moved := false
 	if err == nil {
 		s.heardLocked() // there are peers that send no checks once they are connected
 		a.heard(s, time.Now())
-		if p := s.findLocked(a); p != nil && !p.proven && !p.wanted.IsZero() {
-			moved = s.provenLocked(p, time.Now())
-		}
 	}
 	s.mu.Unlock()
 	if err != nil {
 		return
-	}
-	if moved {
-		s.side.moved(a)
 	}
 	if packets, err := rtcp.Unmarshal(plain); err == nil {
 		s.side.control(packets)

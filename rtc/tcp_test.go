@@ -115,7 +115,7 @@ func closed(pc *webrtc.PeerConnection) <-chan struct{} {
 
 func TestPublisherOverTCP(t *testing.T) {
 	e := listen(t)
-	pub := &publisher{pc: tcpPeer(t), pli: make(chan struct{}, 64), msg: make(chan string, 8), up: make(chan struct{})}
+	pub := &publisher{pc: tcpPeer(t), pli: make(chan struct{}, 64), msg: make(chan string, 8), up: make(chan struct{}), open: make(chan struct{})}
 	pub.begin(t)
 	bursts := make(chan *media.Burst, 64)
 	r, answer, err := e.AnswerReceiver(offer(t, pub.pc, nil), ReceiverOptions{OnBurst: func(b *media.Burst) { bursts <- b }})
