@@ -63,7 +63,7 @@ const (
 	// largest is what one message can add to the arena.
 	largest = udp.MaxSegments * (headerSize + media.MaxPayload + 64)
 	// queueMost is how long something waits for the loop at most, for the same reason.
-	queueMost = 250 * time.Millisecond
+	queueMost = time.Second
 	// paceAfter is how many packets a path is given at once, and paceFor how long it gets to take them. When the loop comes late, it gets as
 	// many more, but not more than paceLate times as many.
 	paceAfter = 32
