@@ -9,7 +9,7 @@ import (
 //
 // A peer can write any source address on what it sends. So that nobody can aim a session's media at a third party, a connected
 // session moves only to an address that has shown that it wants it: by the answer to a check of ours, whose transaction nobody
-// else can know, or by SRTCP of the peer. A TCP connection has shown that it is there.
+// else can know. Reports show nothing: who has the keys could send them from anywhere. A TCP connection has shown that it is there.
 type address struct {
 	arrival
 	proven bool      // what we send there reaches the peer

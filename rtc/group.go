@@ -59,7 +59,7 @@ type item struct {
 	burst     *media.Burst
 	timestamp uint32
 	shift     uint16    // out = in + shift, when it was put here
-	at        time.Time // and when that was; zero: it is of the past
+	at        time.Time // and when that was
 	next      int
 }
 
@@ -206,12 +206,13 @@ func (l *lane) leave(v *Sender) {
 			break
 		}
 	}
-	if len(l.viewers) == 0 {
+	if len(l.viewers) == 0 { // who comes next begins anew: nothing was numbered meanwhile, so nothing before can be compared
 		for i := range l.tracks {
-			if r := l.tracks[i].ring; r != nil {
-				r.reset()
-				l.tracks[i].ring = nil
+			t := &l.tracks[i]
+			if t.ring != nil {
+				t.ring.reset()
 			}
+			*t = laneTrack{video: t.video}
 		}
 	}
 }

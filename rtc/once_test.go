@@ -217,6 +217,29 @@ func TestPathsThatAreTooSlow(t *testing.T) {
 	}
 }
 
+// A viewer who comes after the last one has been gone for long, in which numbers went on, gets all there is.
+func TestViewerAfterALongTimeWithout(t *testing.T) {
+	for _, passed := range []uint16{100, 20000, 33000, 45000, 60000} {
+		s := newStage(t, 97)
+		s.join()
+		s.send(picture(1000, 0, 20, true), false)
+		s.send(picture(1050, 3000, 20, true), true) // others were dropped
+		s.lane.leave(s.v)
+		next := &Sender{group: s.group, tracks: []outTrack{{wanted: true, pt: 96, ssrc: 3}}, onKeyRequest: func(int) {}, seal: s.v.seal, addr: s.v.addr, report: s.v.report}
+		next.endpoint, next.state, next.rtcp = s.v.endpoint, stateConnected, s.v.rtcp
+		_, _ = s.got(t)
+		s.v = next
+		s.join(picture(1070+passed, 900000, 10, true))
+		s.send(picture(1080+passed, 903000, 10, false), false)
+		if got, _ := s.got(t); len(got) != 20 {
+			t.Errorf("after %d packets that nobody got: %d packets came, want 20", passed, len(got))
+		}
+		if s.lane.tracks[0].ring == nil {
+			t.Errorf("after %d packets that nobody got nothing is kept", passed)
+		}
+	}
+}
+
 // Whoever asks for everything over and over gets some of it.
 func TestAskingForEverything(t *testing.T) {
 	s := newStage(t, 97)

@@ -167,6 +167,7 @@ func (v *Sender) moved(at arrival) {
 
 // aim sends to an address, in the shard's loop. Any socket of the port reaches any peer.
 func (v *Sender) aim(sh *shard, at arrival) {
+	sh.flush() // what waits in a batch has the address by reference
 	v.host = v.endpoint.hostIndex(at.host)
 	v.addr = sh.sockets[v.host].MakeAddr(at.from)
 	v.tcp = newTCPOut(at.conn, len(v.tracks))
