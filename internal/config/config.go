@@ -35,11 +35,12 @@ type Node struct {
 	ID     string `yaml:"id" default:"" check:"id" help:"Name in the cluster, unique; empty: host name and process id."`
 	Region string `yaml:"region" default:"" check:"id" help:"Where the node is, for placement."`
 
-	HTTP     string   `yaml:"http" default:":5080" check:"listen" help:"Address of HTTP and WebSocket."`
-	Media    string   `yaml:"media" default:":50000" check:"listen" help:"Address of WebRTC media, UDP and TCP."`
-	MediaTCP bool     `yaml:"media-tcp" default:"true" negatable:"" help:"Take media over TCP, too, from clients without UDP."`
-	Relay    string   `yaml:"relay" default:":5000" check:"listen" help:"Address of the relay between nodes, UDP."`
-	Announce []string `yaml:"announce" default:"" check:"ip" help:"Addresses at which clients and nodes reach this one; empty: those of its network interfaces."`
+	HTTP        string   `yaml:"http" default:":5080" check:"listen" help:"Address of HTTP and WebSocket."`
+	Media       string   `yaml:"media" default:":50000" check:"listen" help:"Address of WebRTC media, UDP and TCP."`
+	MediaTCP    bool     `yaml:"media-tcp" default:"true" negatable:"" help:"Take media over TCP, too, from clients without UDP."`
+	Relay       string   `yaml:"relay" default:":5000" check:"listen" help:"Address of the relay between nodes, UDP."`
+	RelayFanout int      `yaml:"relay-fanout" default:"16" check:"some" help:"Nodes that take one stream from this one; more are sent on to those."`
+	Announce    []string `yaml:"announce" default:"" check:"ip" help:"Addresses at which clients and nodes reach this one; empty: those of its network interfaces."`
 
 	Apps           []string `yaml:"apps" default:"live,WebRTCAppEE" check:"name" help:"Applications that exist."`
 	PlayURL        string   `yaml:"play-url" default:"" check:"origin" help:"Where the publish page says viewers watch: https://HOST:PORT, or :PORT of the page's host."`
@@ -56,6 +57,7 @@ type Node struct {
 
 	Limits        Limits        `yaml:"limits" embed:"" prefix:"limits-"`
 	DrainDeadline time.Duration `yaml:"drain-deadline" default:"30s" check:"positive" help:"A node that stops gives its clients so long to move."`
+	CloudNotice   string        `yaml:"cloud-notice" default:"off" enum:"off,azure" help:"Whose warnings of a machine's end begin a drain: azure (Scheduled Events) or off."`
 }
 
 // ICE is what clients are told about finding a way to the node.
@@ -85,6 +87,7 @@ type Limits struct {
 	Viewers int     `yaml:"viewers" default:"0" check:"count" help:"Most viewers; 0: no limit."`
 	CPU     float64 `yaml:"cpu" default:"0.85" check:"fraction" help:"Most load of all cores, 0 to 1."`
 	Memory  float64 `yaml:"memory" default:"0.85" check:"fraction" help:"Most use of the machine's memory, 0 to 1."`
+	Egress  int     `yaml:"egress" default:"0" check:"count" help:"Most that is sent, Mbit/s; 0: no limit."`
 }
 
 // Gateway is the front door.
@@ -96,6 +99,14 @@ type Gateway struct {
 	Key            string        `yaml:"key" default:"" help:"File of the certificate's private key, PEM."`
 	TrustedProxies []string      `yaml:"trusted-proxies" default:"" check:"prefix" help:"Who may say a client's address in X-Forwarded-For."`
 	HealthInterval time.Duration `yaml:"health-interval" default:"300ms" check:"positive" help:"Nodes are asked so often whether they are well."`
+	Region         string        `yaml:"region" default:"" check:"id" help:"Where the gateway is; nodes of the same region come first."`
+	Scale          Scale         `yaml:"scale" embed:"" prefix:"scale-"`
+}
+
+// Scale is when a group of nodes should grow or shrink.
+type Scale struct {
+	CPU    float64       `yaml:"cpu" default:"0.6" check:"fraction" help:"Mean load of a group at which it grows, 0 to 1."`
+	Window time.Duration `yaml:"window" default:"5m" check:"positive" help:"Time over which the mean is taken."`
 }
 
 // Up is a whole cluster on one machine.
