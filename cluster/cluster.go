@@ -55,8 +55,13 @@ type Node struct {
 	Relay    string // host:port of its relay (QUIC)
 	RelayKey string // base64 SHA-256 of its relay certificate's SubjectPublicKeyInfo
 
-	CPU     float64   // of all its cores, 0 to 1, averaged over a few seconds
-	Memory  float64   // of the machine's memory, 0 to 1
+	CPU    float64 // of the processors that it may use, 0 to 1, averaged over a few seconds
+	Memory float64 // of the memory that it may use, 0 to 1
+	Egress float64 // bits a second, to viewers and nodes
+	// Load is the largest of its shares, 0 to 1, of what grows with its clients: CPU, and of their limits, if it has some, egress
+	// and viewers. Placement and scaling go by it.
+	Load    float64
+	Full    string    // why it takes nobody new, in words; "": it does
 	Serving []Serving // streams that it can serve at this moment
 
 	Started       time.Time

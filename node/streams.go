@@ -123,7 +123,7 @@ func (n *Node) describe() cluster.Node {
 	d := cluster.Node{
 		ID: n.cfg.ID, Role: n.role, State: cluster.Ready, PID: os.Getpid(), Host: host, Region: n.cfg.Region, Version: n.deps.Version,
 		HTTP: n.HTTPAddr(), Media: n.rtc.Addr().String(), Relay: n.reachable(n.relayOut.Addr()), RelayKey: n.identity.Key(),
-		CPU: cpu, Memory: memory, Started: n.started,
+		CPU: cpu, Memory: memory, Load: cpu, Started: n.started,
 	}
 	if n.draining.Load() {
 		d.State = cluster.Draining

@@ -140,7 +140,7 @@ func (f *fixture) node(id string) cluster.Node {
 	return cluster.Node{
 		ID: id, Role: cluster.Edge, State: cluster.Draining, PID: 4711, Host: "host.example", Region: "west", Version: "1.2.3",
 		HTTP: "192.0.2.1:5080", Media: "[2001:db8::1]:50000", Relay: "192.0.2.1:5000", RelayKey: "qZ+/==",
-		CPU: 0.125, Memory: 0.75, Started: f.clock.Now().Add(-time.Hour),
+		CPU: 0.125, Memory: 0.75, Egress: 1.5e9, Load: 0.625, Full: "why", Started: f.clock.Now().Add(-time.Hour),
 		Serving: []cluster.Serving{{Stream: stream("a"), Viewers: 3}, {Stream: stream("b.c-d_e"), Viewers: 0}},
 	}
 }
