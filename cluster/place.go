@@ -5,62 +5,352 @@ import (
 	"hash/fnv"
 	"io"
 	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
 
 	"sluice/media"
 )
 
-// NearLimit is the share of CPU or memory above which a node gets new clients
-// only when every other node is there too.
-const NearLimit = 0.85
+const (
+	// NearLimit is the share of CPU or memory at which a node has no room for new clients: they
+	// are sent there only when every other node is full too, and it says so itself.
+	NearLimit = 0.85
+	// concentrate is how far above the mean of its region a node may be and still get the viewers of the
+	// streams that it has, as a share of what the mean leaves free. More: fewer edges for each stream, so less
+	// relaying. Less: a more even load.
+	concentrate = 0.25
+	// loadStep: for a stream that no node has, loads that differ by less are equal, so that
+	// gateways with views of different age choose the same node.
+	loadStep = 0.05
+	// shownAfter is when a session shows in full in its node's row: the row's CPU is a mean over so long.
+	shownAfter = loadOver
+	// A session costs its node twice what one does there in the mean, until it shows: starting one (DTLS, SDP) is dearer
+	// than going on. Within these bounds, as shares of a node's limit; the upper one also
+	// stands for what isn't known yet.
+	unitFactor = 2
+	unitLeast  = 0.0002
+	unitMost   = 0.004
+	// fewSpots: of so many or fewer all are compared. Of more, two that are drawn: the better of two spreads the load
+	// nearly as well as the best of all, and gateways whose views are old don't run to the same one.
+	fewSpots = 8
+	// maxRecent bounds what is remembered when the registry is away and no row shows anything. The oldest are forgotten.
+	maxRecent = 1 << 16
+	// recentAfter: what no row has shown by then never will, as when the registry is away.
+	recentAfter = time.Minute
+)
 
-// cpuStep: loads that differ by less are equal, so that the number of viewers decides.
-const cpuStep = 0.05
+// Placer chooses the node for each new session of one role, for one gateway. Rows are seconds old, so it counts
+// what it has placed itself until they show it. Any goroutine may call it.
+//
+// A viewer gets an edge of the gateway's region that has the stream, unless that one is well above the region's mean;
+// then another of the region; then one elsewhere. A publisher gets the origin that still has the stream,
+// since its hub goes on for the viewers without a gap; then the least loaded of the region; then one elsewhere.
+// Full ones come last: they refuse, and say why.
+type Placer struct {
+	role   Role
+	region string
+	now    func() time.Time
 
-// PickEdge chooses the edge for a viewer of a stream: of the living, ready edges those
-// that already have the stream, unless they are near their limit, else the least
-// loaded. Nodes in avoid (ids) have just failed and are passed over. False: there is none.
-func PickEdge(v View, key media.Key, avoid map[string]bool) (Node, bool) {
-	return pick(v, Edge, key, avoid)
+	mu        sync.Mutex
+	rng       *rand.Rand
+	at, read  time.Time // when the view was read: by the registry's clock, and by ours
+	round     int       // counts views
+	spots     map[string]*spot
+	sites     map[media.Key]*site
+	near, far group
+	leaving   group // draining ones
+	recent    []placement
+	unit      float64 // what a session costs that doesn't show yet
 }
 
-// PickOrigin chooses the origin for a publisher: the one that still has the stream, since
-// its hub continues it for the viewers without a gap, else the least loaded.
-func PickOrigin(v View, key media.Key, avoid map[string]bool) (Node, bool) {
-	return pick(v, Origin, key, avoid)
+// spot is a node that lives.
+type spot struct {
+	Node
+	round    int     // of the last view it was in
+	load     float64 // share of its limit, recent sessions included
+	sessions int     // viewers at an edge, streams at an origin, recent sessions included
+	home     *group
 }
 
-func pick(v View, role Role, key media.Key, avoid map[string]bool) (best Node, found bool) {
+// group is the nodes of one kind of place.
+type group struct {
+	spots []*spot
+	load  float64 // sum
+}
+
+// site is where a stream is.
+type site struct {
+	round     int // the lists are of that view
+	near, far []*spot
+}
+
+// placement is a session that no row shows yet.
+type placement struct {
+	at   time.Time // by the registry's clock
+	node string
+	key  media.Key
+}
+
+// NewPlacer returns a placer without a view: it finds nobody. An empty region: all nodes are equally near. Gateways need different seeds.
+func NewPlacer(role Role, region string, seed uint64, now func() time.Time) *Placer {
+	return &Placer{role: role, region: region, now: now, rng: rand.New(rand.NewPCG(seed, uint64(len(role)))),
+		spots: map[string]*spot{}, sites: map[media.Key]*site{}, unit: unitMost}
+}
+
+// Show replaces the view. The placer forgets of its recent sessions those that the rows have by now.
+func (p *Placer) Show(v View) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !v.At.Equal(p.at) || p.read.IsZero() { // else the registry is away, and its clock goes on
+		p.at, p.read = v.At, p.now()
+	}
+	p.round++
+	p.near, p.far, p.leaving = group{spots: p.near.spots[:0]}, group{spots: p.far.spots[:0]}, group{spots: p.leaving.spots[:0]}
+	var load float64
+	var sessions int
 	for _, n := range v.Nodes {
-		if !n.Takes(role) || n.State != Ready || !n.Alive(v.At) || avoid[n.ID] {
+		if !n.Takes(p.role) || !n.Alive(v.At) {
 			continue
 		}
-		if !found || compare(n, best, key) < 0 {
-			best, found = n, true
+		s := p.spots[n.ID]
+		if s == nil {
+			s = &spot{}
+			p.spots[n.ID] = s
+		}
+		*s = spot{Node: n, round: p.round, load: pressure(n), sessions: len(n.Serving)}
+		if p.role == Edge {
+			s.sessions = n.Viewers()
+		}
+		load += s.load
+		sessions += s.sessions
+		switch {
+		case n.State != Ready:
+			s.home = &p.leaving
+		case p.region == "" || n.Region == p.region:
+			s.home = &p.near
+		default:
+			s.home = &p.far
+		}
+		s.home.spots = append(s.home.spots, s)
+		s.home.load += s.load
+		for _, serving := range n.Serving {
+			if list := p.site(serving.Stream).list(s, p); list != nil {
+				*list = append(*list, s)
+			}
 		}
 	}
-	return best, found
-}
-
-// compare is negative when a is the better place for the stream.
-func compare(a, b Node, key media.Key) int {
-	return cmp.Or(
-		cmp.Compare(tier(a, key), tier(b, key)),
-		cmp.Compare(math.Floor(a.CPU/cpuStep), math.Floor(b.CPU/cpuStep)),
-		cmp.Compare(a.Viewers(), b.Viewers()),
-		cmp.Compare(spread(a.ID, key), spread(b.ID, key)),
-		cmp.Compare(a.ID, b.ID),
-	)
-}
-
-// tier is 0 for a node with room that has the stream, 1 for one with room, 2 near the limit.
-func tier(n Node, key media.Key) int {
-	switch {
-	case n.CPU > NearLimit || n.Memory > NearLimit:
-		return 2
-	case n.Serves(key):
-		return 0
+	p.unit = unitMost
+	if sessions > 0 {
+		p.unit = max(unitLeast, min(unitMost, unitFactor*load/float64(sessions)))
 	}
-	return 1
+	p.forget()
+}
+
+// forget drops what is no longer there, and counts the recent sessions again.
+func (p *Placer) forget() {
+	for id, s := range p.spots {
+		if s.round != p.round {
+			delete(p.spots, id)
+		}
+	}
+	for key, s := range p.sites {
+		if s.round < p.round-fewSpots { // a stream may come back soon: the lists' memory is kept for some rounds
+			delete(p.sites, key)
+		}
+	}
+	old := p.clock().Add(-recentAfter)
+	p.recent = slices.DeleteFunc(p.recent, func(r placement) bool {
+		s := p.spots[r.node]
+		if s == nil || s.LastHeartbeat.Sub(r.at) >= shownAfter || r.at.Before(old) {
+			return true
+		}
+		p.count(s, r.key)
+		return false
+	})
+}
+
+// clock is the registry's, about.
+func (p *Placer) clock() time.Time { return p.at.Add(p.now().Sub(p.read)) }
+
+// count adds a session to a node as this gateway sees it.
+func (p *Placer) count(s *spot, key media.Key) {
+	s.load += p.unit
+	s.home.load += p.unit
+	s.sessions++
+	if key == (media.Key{}) {
+		return
+	}
+	if list := p.site(key).list(s, p); list != nil && !slices.Contains(*list, s) {
+		*list = append(*list, s)
+	}
+}
+
+func (p *Placer) site(key media.Key) *site {
+	s := p.sites[key]
+	if s == nil {
+		s = &site{}
+		p.sites[key] = s
+	}
+	if s.round != p.round {
+		s.round, s.near, s.far = p.round, s.near[:0], s.far[:0]
+	}
+	return s
+}
+
+// list is where a node belongs that has the stream.
+func (s *site) list(at *spot, p *Placer) *[]*spot {
+	switch at.home {
+	case &p.near:
+		return &s.near
+	case &p.far:
+		return &s.far
+	}
+	return nil
+}
+
+// Place chooses the node for a new session and counts it. The zero key is a session whose stream is not known yet.
+// Nodes in avoid (ids) have just failed and are passed over. False: there is none.
+func (p *Placer) Place(key media.Key, avoid map[string]bool) (Node, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.pick(key, avoid)
+	if s == nil {
+		return Node{}, false
+	}
+	if len(p.recent) >= maxRecent {
+		p.recent = slices.Delete(p.recent, 0, maxRecent/8)
+	}
+	p.recent = append(p.recent, placement{p.clock(), s.ID, key})
+	p.count(s, key)
+	return s.Node, true
+}
+
+// Find chooses the node for a request that leaves nothing behind. Draining ones answer when nobody else does.
+func (p *Placer) Find(key media.Key, avoid map[string]bool) (Node, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.pick(key, avoid)
+	if s == nil {
+		s = p.lesser(p.leaving.spots, math.Inf(1), avoid)
+	}
+	if s == nil {
+		return Node{}, false
+	}
+	return s.Node, true
+}
+
+// Ready reports whether a session would find a node.
+func (p *Placer) Ready() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.near.spots)+len(p.far.spots) > 0
+}
+
+func (p *Placer) pick(key media.Key, avoid map[string]bool) *spot {
+	var at site
+	if s := p.sites[key]; s != nil && s.round == p.round {
+		at = *s
+	}
+	if p.role == Origin {
+		return cmp.Or(p.lesser(at.near, 1, avoid), p.lesser(at.far, 1, avoid),
+			p.lesser(p.near.spots, 1, avoid), p.lesser(p.far.spots, 1, avoid), p.least(avoid))
+	}
+	if s := p.edge(&p.near, at.near, key, avoid); s != nil {
+		return s
+	}
+	return cmp.Or(p.edge(&p.far, at.far, key, avoid), p.least(avoid))
+}
+
+// edge chooses one of a group, if there is room.
+func (p *Placer) edge(g *group, having []*spot, key media.Key, avoid map[string]bool) *spot {
+	if len(g.spots) == 0 {
+		return nil
+	}
+	mean := min(1, g.load/float64(len(g.spots)))
+	limit := mean + concentrate*(1-mean)
+	if s := p.lesser(having, limit, avoid); s != nil {
+		return s
+	}
+	if len(having) == 0 && key != (media.Key{}) {
+		if s := p.first(g.spots, key, limit, avoid); s != nil {
+			return s
+		}
+	}
+	return p.lesser(g.spots, 1, avoid)
+}
+
+// least is for when all are full.
+func (p *Placer) least(avoid map[string]bool) *spot {
+	return cmp.Or(p.lesser(p.near.spots, math.Inf(1), avoid), p.lesser(p.far.spots, math.Inf(1), avoid))
+}
+
+// first chooses the node that gets a stream which nobody has. Gateways don't know of each other's
+// sessions for a second or two, so it is the stream that says which nodes are asked: all come to about the same one.
+func (p *Placer) first(spots []*spot, key media.Key, below float64, avoid map[string]bool) (best *spot) {
+	consider := func(s *spot) bool {
+		if s.load >= below || avoid[s.ID] {
+			return false
+		}
+		if best == nil || cmp.Or(cmp.Compare(math.Floor(s.load/loadStep), math.Floor(best.load/loadStep)),
+			cmp.Compare(spread(s.ID, key), spread(best.ID, key))) < 0 {
+			best = s
+		}
+		return true
+	}
+	if len(spots) <= fewSpots {
+		for _, s := range spots {
+			consider(s)
+		}
+		return best
+	}
+	seed, found := spread("", key), 0
+	for i := 0; i < fewSpots && found < 2; i++ {
+		if consider(spots[mix(seed+uint64(i))%uint64(len(spots))]) {
+			found++
+		}
+	}
+	return best
+}
+
+// lesser chooses the least loaded of a few, of many the less loaded of two. nil: all are loaded as much as that, or more.
+func (p *Placer) lesser(spots []*spot, below float64, avoid map[string]bool) (best *spot) {
+	consider := func(s *spot) bool {
+		if s.load >= below || avoid[s.ID] {
+			return false
+		}
+		if best == nil || cmp.Or(cmp.Compare(s.load, best.load), cmp.Compare(s.sessions, best.sessions)) < 0 {
+			best = s
+		}
+		return true
+	}
+	if len(spots) > fewSpots {
+		for i, found := 0, 0; i < fewSpots && found < 2; i++ {
+			if consider(spots[p.rng.IntN(len(spots))]) {
+				found++
+			}
+		}
+		if best != nil {
+			return best
+		}
+	}
+	if len(spots) == 0 {
+		return nil
+	}
+	from := p.rng.IntN(len(spots)) // equals get equal shares
+	for i := range spots {
+		consider(spots[(from+i)%len(spots)])
+	}
+	return best
+}
+
+// pressure is how much of what it may use a node does use. From 1 on it has no room.
+func pressure(n Node) float64 {
+	if n.Memory > NearLimit { // below, it says little: viewers cost hardly any
+		return max(1, n.Memory/NearLimit)
+	}
+	return n.CPU / NearLimit
 }
 
 // spread is a number that differs for each pair of node and stream, so that of idle
@@ -68,7 +358,11 @@ func tier(n Node, key media.Key) int {
 func spread(id string, key media.Key) uint64 {
 	h := fnv.New64a()
 	_, _ = io.WriteString(h, id+" "+key.String())
-	x := h.Sum64() // FNV's high bits hardly change with the last letter: mix them (splitmix64)
+	return mix(h.Sum64()) // FNV's high bits hardly change with the last letter
+}
+
+// mix is splitmix64's last step.
+func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31

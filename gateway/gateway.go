@@ -2,7 +2,7 @@
 // the node for each request and each WebSocket, and passes over nodes that don't answer.
 // Media never goes through it.
 //
-// One mutex each in Gateway, pool (health) and ledger (recent placements); they never nest.
+// One mutex each in Gateway, pool (health) and placer. The placer's is locked before the pool's; else they don't nest.
 //
 // Imports: cluster, internal/clientip, internal/problem, media.
 package gateway
@@ -36,6 +36,8 @@ type Config struct {
 	CertFile, KeyFile string // PEM; read again when they change
 	// GetCertificate is used instead of the files when set.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+	Region string // nodes of this region come first; empty: all are equally near
 
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For and Forwarded are believed
 
@@ -135,7 +137,7 @@ func New(cfg Config, deps Deps) *Gateway {
 	}
 	g.maxSockets = socketLimit(cfg.MaxSockets, maxFiles())
 	g.stopping, g.stop = context.WithCancel(context.Background())
-	g.placer = &placer{pool: g.pool, ledger: newLedger(time.Now)}
+	g.placer = newPlacer(g.pool, cfg.Region)
 	return g
 }
 

@@ -39,6 +39,7 @@ type pool struct {
 	wg     sync.WaitGroup // the watches
 	mu     sync.Mutex
 	probes map[string]*probe // by node id
+	round  int               // counts changes of a node's health
 }
 
 // probe is the state of one node's watch.
@@ -91,6 +92,7 @@ func (p *pool) sync(ctx context.Context, v cluster.View) {
 			pr.stop()
 			pr.kill()
 			delete(p.probes, id)
+			p.round++
 		}
 	}
 	for id, addr := range rows {
@@ -192,6 +194,7 @@ func (p *pool) note(id string, pr *probe, err error) {
 		pr.revive()
 	}
 	if was != pr.health {
+		p.round++
 		p.log.Info(map[health]string{up: "node is up", notReady: "node takes no new work"}[pr.health], "node", id, "addr", pr.addr)
 	}
 }
@@ -210,6 +213,7 @@ func (p *pool) downLocked(id string, pr *probe, err error) {
 		return
 	}
 	pr.health = down
+	p.round++
 	pr.kill()
 	p.log.Warn("node is down", "node", id, "addr", pr.addr, "error", err)
 }
@@ -224,10 +228,16 @@ func (p *pool) alive(id string) context.Context {
 	return context.Background()
 }
 
+// changes counts what would make view say something else of the same rows.
+func (p *pool) changes() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.round
+}
+
 // view is the directory's without the nodes that are down. Nodes that are not ready
 // are marked as draining. The slice is the caller's.
-func (p *pool) view() cluster.View {
-	v := p.dir.View()
+func (p *pool) view(v cluster.View) cluster.View {
 	v.Nodes = newest(v.Nodes)
 	p.mu.Lock()
 	defer p.mu.Unlock()

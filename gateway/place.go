@@ -1,7 +1,7 @@
 package gateway
 
 import (
-	"slices"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -9,144 +9,72 @@ import (
 	"sluice/media"
 )
 
-const (
-	// remember is for how long a placement counts that the nodes' heartbeats may not
-	// show yet: a heartbeat (1 s), a look at the registry (0.3 s), and the session's own start.
-	remember = 3 * time.Second
-	// placementCPU is what a new session is taken to cost its node (share of all its cores, 0 to 1)
-	// until a heartbeat tells. Starting one (DTLS, SDP) is dearer than going on. So about 200
-	// viewers may follow each other to an idle warm edge before the next one gets some.
-	placementCPU = 0.004
-	// maxPlacements bounds the ledger; the oldest are forgotten first.
-	maxPlacements = 1 << 14
-)
-
-// placer chooses nodes.
+// placer chooses nodes: those of the directory's view that answer the pool's probes.
 type placer struct {
-	pool   *pool
-	ledger *ledger
+	pool    *pool
+	origins *cluster.Placer
+	edges   *cluster.Placer
+
+	mu     sync.Mutex
+	view   cluster.View            // as last shown to the two
+	health int                     // the pool's changes that were shown with it
+	nodes  map[string]cluster.Node // of the view, those that answer; by id
+}
+
+func newPlacer(pool *pool, region string) *placer {
+	return &placer{pool: pool, health: -1,
+		origins: cluster.NewPlacer(cluster.Origin, region, rand.Uint64(), time.Now),
+		edges:   cluster.NewPlacer(cluster.Edge, region, rand.Uint64(), time.Now)}
 }
 
 // session chooses the node for a new viewer or publisher on a door, and remembers it. Which kind it
 // is does not matter: the door decides who gets it, and both follow their stream.
 // The zero key is a session whose stream is not known yet.
 func (p *placer) session(role cluster.Role, key media.Key, avoid map[string]bool) (cluster.Node, bool) {
-	n, ok := p.pick(role, key, avoid)
-	if ok {
-		p.ledger.add(n.ID, key)
-	}
+	return p.of(role).Place(key, avoid)
+}
+
+// request chooses the node for a request that leaves nothing behind: one that has the stream, if any
+// is named, else the least loaded. Draining nodes answer when there is nobody else.
+func (p *placer) request(role cluster.Role, key media.Key, avoid map[string]bool) (cluster.Node, bool) {
+	return p.of(role).Find(key, avoid)
+}
+
+// ready reports whether a session would find a node.
+func (p *placer) ready(role cluster.Role) bool { return p.of(role).Ready() }
+
+// node returns the node with that id, whatever it takes, if it answers. One whose heartbeats don't reach the
+// registry has its sessions still.
+func (p *placer) node(id string) (cluster.Node, bool) {
+	p.of(cluster.Edge)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, ok := p.nodes[id]
 	return n, ok
 }
 
-// request chooses the node for a request that leaves nothing behind: the one that has the stream, if any
-// is named, else the least loaded. Draining nodes answer when there is nobody else.
-func (p *placer) request(role cluster.Role, key media.Key, avoid map[string]bool) (cluster.Node, bool) {
-	if n, ok := p.pick(role, key, avoid); ok {
-		return n, true
+// of returns the role's placer with the present view. A look at each node is taken only when something has changed.
+func (p *placer) of(role cluster.Role) *cluster.Placer {
+	v, health := p.pool.dir.View(), p.pool.changes()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if health != p.health || !sameView(v, p.view) {
+		p.view, p.health = v, health
+		alive := p.pool.view(v)
+		p.origins.Show(alive)
+		p.edges.Show(alive)
+		p.nodes = make(map[string]cluster.Node, len(alive.Nodes))
+		for _, n := range alive.Nodes {
+			p.nodes[n.ID] = n
+		}
 	}
-	v := p.pool.view()
-	for i := range v.Nodes {
-		v.Nodes[i].State = cluster.Ready
-	}
-	return choose(v, role, key, avoid)
-}
-
-// node returns the node with that id, whatever it takes, if it answers.
-func (p *placer) node(id string) (cluster.Node, bool) {
-	nodes := p.pool.view().Nodes
-	i := slices.IndexFunc(nodes, func(n cluster.Node) bool { return n.ID == id })
-	if i < 0 {
-		return cluster.Node{}, false
-	}
-	return nodes[i], true
-}
-
-func (p *placer) pick(role cluster.Role, key media.Key, avoid map[string]bool) (cluster.Node, bool) {
-	v := p.pool.view()
-	for i, n := range v.Nodes {
-		v.Nodes[i] = p.ledger.apply(n)
-	}
-	return choose(v, role, key, avoid)
-}
-
-func choose(v cluster.View, role cluster.Role, key media.Key, avoid map[string]bool) (cluster.Node, bool) {
 	if role == cluster.Edge {
-		return cluster.PickEdge(v, key, avoid)
+		return p.edges
 	}
-	return cluster.PickOrigin(v, key, avoid)
+	return p.origins
 }
 
-// ledger is what the gateway has placed in the last few seconds. It makes viewers who come within
-// one heartbeat follow the first of them to one edge, until that edge has enough.
-type ledger struct {
-	now   func() time.Time
-	mu    sync.Mutex
-	queue []placement // oldest first
-	nodes map[string]map[media.Key]int
-}
-
-type placement struct {
-	at   time.Time
-	node string
-	key  media.Key
-}
-
-func newLedger(now func() time.Time) *ledger {
-	return &ledger{now: now, nodes: map[string]map[media.Key]int{}}
-}
-
-func (l *ledger) add(node string, key media.Key) {
-	if key == (media.Key{}) {
-		key = unnamed()
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.expireLocked()
-	if len(l.queue) >= maxPlacements {
-		l.dropLocked()
-	}
-	l.queue = append(l.queue, placement{l.now(), node, key})
-	if l.nodes[node] == nil {
-		l.nodes[node] = map[media.Key]int{}
-	}
-	l.nodes[node][key]++
-}
-
-// unnamed stands in a node's row for recent sessions without a stream: work, but of no stream.
-func unnamed() media.Key { return media.Key{ID: "*"} }
-
-// apply returns the node as it will look once its recent placements show.
-func (l *ledger) apply(n cluster.Node) cluster.Node {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.expireLocked()
-	recent := l.nodes[n.ID]
-	if len(recent) == 0 {
-		return n
-	}
-	n.Serving = slices.Clone(n.Serving) // the view is shared
-	for key, count := range recent {
-		n.CPU += placementCPU * float64(count)
-		n.Serving = append(n.Serving, cluster.Serving{Stream: key, Viewers: count})
-	}
-	return n
-}
-
-func (l *ledger) expireLocked() {
-	since := l.now().Add(-remember)
-	for len(l.queue) > 0 && l.queue[0].at.Before(since) {
-		l.dropLocked()
-	}
-}
-
-func (l *ledger) dropLocked() {
-	old := l.queue[0]
-	l.queue = l.queue[1:]
-	counts := l.nodes[old.node]
-	if counts[old.key]--; counts[old.key] == 0 {
-		delete(counts, old.key)
-	}
-	if len(counts) == 0 {
-		delete(l.nodes, old.node)
-	}
+// sameView: a view is never changed, so that one with the same rows is the same.
+func sameView(a, b cluster.View) bool {
+	return a.At.Equal(b.At) && len(a.Nodes) == len(b.Nodes) && (len(a.Nodes) == 0 || &a.Nodes[0] == &b.Nodes[0])
 }

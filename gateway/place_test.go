@@ -38,7 +38,7 @@ func TestPlacementWithinOneHeartbeat(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			dir := edges(c.cpu...)
-			p := &placer{pool: newPool(dir, time.Second, time.Second, slog.New(slog.DiscardHandler)), ledger: newLedger(time.Now)}
+			p := newPlacer(newPool(dir, time.Second, time.Second, slog.New(slog.DiscardHandler)), "")
 			got := map[string]int{}
 			for i := range c.viewers {
 				var key media.Key
@@ -65,38 +65,13 @@ func TestPlacementWithinOneHeartbeat(t *testing.T) {
 	}
 }
 
-func TestLedgerForgets(t *testing.T) {
-	now := time.Unix(1000, 0)
-	l := newLedger(func() time.Time { return now })
-	for range maxPlacements + 10 {
-		l.add("e1", stream1)
-	}
-	if n := l.apply(cluster.Node{ID: "e1"}); len(l.queue) != maxPlacements || n.Viewers() != maxPlacements {
-		t.Errorf("ledger holds %d, node shows %d, want %d", len(l.queue), n.Viewers(), maxPlacements)
-	}
-	now = now.Add(remember / 2)
-	l.add("e2", stream1)
-	now = now.Add(remember/2 + time.Millisecond)
-	if n := l.apply(cluster.Node{ID: "e1", CPU: 0.5}); n.CPU != 0.5 || n.Serves(stream1) {
-		t.Errorf("old placements still count: %+v", n)
-	}
-	if n := l.apply(cluster.Node{ID: "e2"}); !n.Serves(stream1) {
-		t.Error("fresh placement was forgotten")
-	}
-	now = now.Add(remember)
-	l.apply(cluster.Node{})
-	if len(l.queue) != 0 || len(l.nodes) != 0 {
-		t.Errorf("ledger is not empty: %d, %v", len(l.queue), l.nodes)
-	}
-}
-
 func TestPublisherReturnsToItsOrigin(t *testing.T) {
 	dir := edges(0.5, 0.1)
 	for i := range dir.view.Nodes {
 		dir.view.Nodes[i].Role = cluster.Origin
 	}
 	dir.view.Nodes[0].Serving = []cluster.Serving{{Stream: stream1}}
-	p := &placer{pool: newPool(dir, time.Second, time.Second, slog.New(slog.DiscardHandler)), ledger: newLedger(time.Now)}
+	p := newPlacer(newPool(dir, time.Second, time.Second, slog.New(slog.DiscardHandler)), "")
 	if n, _ := p.session(cluster.Origin, stream1, nil); n.ID != "e1" {
 		t.Errorf("publisher of a stream goes to %s, its origin is e1", n.ID)
 	}

@@ -49,7 +49,7 @@ type socket struct {
 // serveSocket accepts the upgrade before it knows the node: the stream is in the messages.
 func (h *handler) serveSocket(w *response, r *http.Request) {
 	g := h.g
-	if _, ok := h.g.placer.pick(h.role, media.Key{}, nil); !ok {
+	if !h.g.placer.ready(h.role) {
 		h.noNode(w, r)
 		return
 	}

@@ -77,7 +77,7 @@ func (c *gatewayCmd) Run(p *process) (err error) {
 	directory := cluster.NewDirectory(reg, log)
 	g := gateway.New(gateway.Config{
 		PublishListen: c.Publish, PlayListen: c.Play, RedirectListen: c.Redirect,
-		CertFile: c.Certificate, KeyFile: c.Key, TrustedProxies: trusted, HealthInterval: c.HealthInterval,
+		CertFile: c.Certificate, KeyFile: c.Key, TrustedProxies: trusted, HealthInterval: c.HealthInterval, Region: c.Region,
 	}, gateway.Deps{Directory: directory, Log: log})
 	return lifecycle.Run(p.ctx, log, stopSlack,
 		lifecycle.Part{Name: "directory", Run: directory.Run},
