@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// NearLimit is the share of CPU or memory at which a node has no room for new clients: they
+	// NearLimit is the Node.Load at which a node has no room for new clients, as when it says Full: they
 	// are sent there only when every other node is full too, and it says so itself.
 	NearLimit = 0.85
 	// concentrate is how far above the mean of its region a node may be and still get the viewers of the
@@ -59,8 +59,8 @@ type Placer struct {
 	round     int       // counts views
 	spots     map[string]*spot
 	sites     map[media.Key]*site
-	near, far group
-	leaving   group // draining ones
+	near, far zone
+	leaving   zone // draining ones
 	recent    []placement
 	unit      float64 // what a session costs that doesn't show yet
 }
@@ -71,11 +71,11 @@ type spot struct {
 	round    int     // of the last view it was in
 	load     float64 // share of its limit, recent sessions included
 	sessions int     // viewers at an edge, streams at an origin, recent sessions included
-	home     *group
+	home     *zone
 }
 
-// group is the nodes of one kind of place.
-type group struct {
+// zone is the nodes of one kind of place.
+type zone struct {
 	spots []*spot
 	load  float64 // sum
 }
@@ -107,7 +107,7 @@ func (p *Placer) Show(v View) {
 		p.at, p.read = v.At, p.now()
 	}
 	p.round++
-	p.near, p.far, p.leaving = group{spots: p.near.spots[:0]}, group{spots: p.far.spots[:0]}, group{spots: p.leaving.spots[:0]}
+	p.near, p.far, p.leaving = zone{spots: p.near.spots[:0]}, zone{spots: p.far.spots[:0]}, zone{spots: p.leaving.spots[:0]}
 	var load float64
 	var sessions int
 	for _, n := range v.Nodes {
@@ -263,8 +263,8 @@ func (p *Placer) pick(key media.Key, avoid map[string]bool) *spot {
 	return cmp.Or(p.edge(&p.far, at.far, key, avoid), p.least(avoid))
 }
 
-// edge chooses one of a group, if there is room.
-func (p *Placer) edge(g *group, having []*spot, key media.Key, avoid map[string]bool) *spot {
+// edge chooses one of a zone, if there is room.
+func (p *Placer) edge(g *zone, having []*spot, key media.Key, avoid map[string]bool) *spot {
 	if len(g.spots) == 0 {
 		return nil
 	}
@@ -347,10 +347,11 @@ func (p *Placer) lesser(spots []*spot, below float64, avoid map[string]bool) (be
 
 // pressure is how much of what it may use a node does use. From 1 on it has no room.
 func pressure(n Node) float64 {
-	if n.Memory > NearLimit { // below, it says little: viewers cost hardly any
-		return max(1, n.Memory/NearLimit)
+	p := max(n.Load, n.CPU) / NearLimit
+	if n.Full != "" {
+		return max(1, p)
 	}
-	return n.CPU / NearLimit
+	return p
 }
 
 // spread is a number that differs for each pair of node and stream, so that of idle

@@ -26,8 +26,9 @@ func node(id string, edits ...func(*cluster.Node)) cluster.Node {
 type edit = func(*cluster.Node)
 
 func cpu(x float64) edit          { return func(n *cluster.Node) { n.CPU = x } }
-func memoryUse(x float64) edit    { return func(n *cluster.Node) { n.Memory = x } }
+func load(x float64) edit         { return func(n *cluster.Node) { n.Load = x } }
 func role(r cluster.Role) edit    { return func(n *cluster.Node) { n.Role = r } }
+func full(n *cluster.Node)        { n.Full = "no memory" }
 func draining(n *cluster.Node)    { n.State = cluster.Draining }
 func beat(ago time.Duration) edit { return func(n *cluster.Node) { n.LastHeartbeat = now.Add(-ago) } }
 func serves(k media.Key, viewers int) edit {
@@ -72,7 +73,8 @@ func TestPlace(t *testing.T) {
 		{"the less busy of those that have it", []cluster.Node{
 			node("a", cpu(0.1)), node("b", cpu(0.4), serves(key, 1)), node("c", cpu(0.3), serves(key, 500))}, nil, "c", ""},
 		{"not when its CPU is near the limit", []cluster.Node{node("a", cpu(0.84)), node("b", cpu(0.86), serves(key, 5))}, nil, "a", ""},
-		{"not when its memory is near the limit", []cluster.Node{node("a", cpu(0.5)), node("b", memoryUse(0.86), serves(key, 5))}, nil, "a", ""},
+		{"not when its network is near the limit", []cluster.Node{node("a", cpu(0.5)), node("b", cpu(0.2), load(0.86), serves(key, 5))}, nil, "a", ""},
+		{"not when it says that it is full", []cluster.Node{node("a", cpu(0.5)), node("b", full, serves(key, 5))}, nil, "a", ""},
 		{"all near the limit: the least loaded", []cluster.Node{node("a", cpu(0.99), serves(key, 5)), node("b", cpu(0.9))}, nil, "b", ""},
 		{"one of the region rather than one that has it elsewhere", []cluster.Node{node("a", near, cpu(0.5)), node("b", far, serves(key, 5))}, nil, "a", ""},
 		{"one elsewhere that has it when the region is full", []cluster.Node{
@@ -192,7 +194,7 @@ func TestPlaceForgets(t *testing.T) {
 	p := cluster.NewPlacer(cluster.Edge, "", 1, func() time.Time { return clock })
 	v := fleet(2)
 	p.Show(v)
-	full := func(of int) (got int) { // how many of so many get edge-0
+	share := func(of int) (got int) { // how many of so many get edge-0
 		for range of {
 			if n, _ := p.Find(media.Key{}, nil); n.ID == "edge-0" {
 				got++
@@ -203,7 +205,7 @@ func TestPlaceForgets(t *testing.T) {
 	for range 10 {
 		p.Place(key, map[string]bool{"edge-1": true})
 	}
-	if n := full(10); n != 0 {
+	if n := share(10); n != 0 {
 		t.Errorf("%d of 10 go to the node that has just got 10", n)
 	}
 	for _, c := range []struct {
@@ -215,7 +217,7 @@ func TestPlaceForgets(t *testing.T) {
 		v = fleet(2, func(n *cluster.Node) { n.LastHeartbeat = clock })
 		v.At = clock
 		p.Show(v)
-		if n := full(100); (n == 0) != c.known {
+		if n := share(100); (n == 0) != c.known {
 			t.Errorf("%s: %d of 100 go to it", c.name, n)
 		}
 	}
