@@ -11,6 +11,9 @@ import (
 // DeadAfter is the age of a heartbeat at which a node counts as dead: five missed beats.
 const DeadAfter = 5 * time.Second
 
+// LoadOver is the time over which a node averages its CPU and egress.
+const LoadOver = 3 * time.Second
+
 // maxNodeID bounds a node's id: it is part of URLs and log lines.
 const maxNodeID = 64
 

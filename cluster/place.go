@@ -25,7 +25,7 @@ const (
 	// gateways with views of different age choose the same node.
 	loadStep = 0.05
 	// shownAfter is when a session shows in full in its node's row: the row's CPU is a mean over so long.
-	shownAfter = loadOver
+	shownAfter = LoadOver
 	// A session costs its node twice what one does there in the mean, until it shows: starting one (DTLS, SDP) is dearer
 	// than going on. Within these bounds, as shares of a node's limit; the upper one also
 	// stands for what isn't known yet.

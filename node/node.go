@@ -2,7 +2,7 @@
 // together as its role says, tells the registry about itself, and answers HTTP.
 //
 // Imports: cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/auth, internal/clientip,
-// internal/config, internal/lifecycle, internal/problem, internal/turn, media, relay, rtc, signal, signal/antmedia,
+// internal/config, internal/lifecycle, internal/problem, internal/turn, internal/usage, media, relay, rtc, signal, signal/antmedia,
 // signal/whep, signal/whip, stream, web.
 package node
 
@@ -82,8 +82,7 @@ type Node struct {
 	http      *http.Server
 	listener  net.Listener
 
-	meter    cluster.Meter
-	load     atomic.Pointer[[2]float64] // CPU and memory at the last heartbeat
+	load     *load
 	started  time.Time
 	draining atomic.Bool
 }
@@ -101,7 +100,6 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	}
 	n.cfg.ID = cmp.Or(cfg.ID, defaultID())
 	n.log = deps.Log.With("node", n.cfg.ID)
-	n.load.Store(&[2]float64{})
 	trusted, err := config.Prefixes(cfg.TrustedProxies)
 	if err != nil {
 		return nil, err
@@ -128,6 +126,7 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Log: n.log})
 	n.relayOut = outrelay.New(outrelay.Config{Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Known: n.known, Log: n.log})
 	n.relayIn = inrelay.New(inrelay.Config{Hub: n.hub, Identity: n.identity, Node: n.cfg.ID, Lookup: n.lookup, Grace: cfg.Publish.Grace, Log: n.log})
+	n.load = n.newLoad()
 	n.http = n.server(clientip.New(trusted))
 	return n, nil
 }
@@ -229,6 +228,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	return lifecycle.Run(ctx, n.log, stopWithin+n.cfg.DrainDeadline,
 		lifecycle.Part{Name: "directory", Run: n.directory.Run},
+		lifecycle.Part{Name: "load", Run: n.load.run},
 		lifecycle.Part{Name: "leases", Run: n.leases.Run},
 		lifecycle.Part{Name: "media", Run: n.rtc.Run},
 		lifecycle.Part{Name: "turn", Run: n.runTURN},

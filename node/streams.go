@@ -117,13 +117,12 @@ func find(nodes []cluster.Node, id string) (cluster.Node, bool) {
 
 // describe is what the node says of itself at each heartbeat.
 func (n *Node) describe() cluster.Node {
-	cpu, memory := n.meter.Read()
-	n.load.Store(&[2]float64{cpu, memory})
+	l := n.load.state()
 	host, _ := os.Hostname() // for people only
 	d := cluster.Node{
 		ID: n.cfg.ID, Role: n.role, State: cluster.Ready, PID: os.Getpid(), Host: host, Region: n.cfg.Region, Version: n.deps.Version,
 		HTTP: n.HTTPAddr(), Media: n.rtc.Addr().String(), Relay: n.reachable(n.relayOut.Addr()), RelayKey: n.identity.Key(),
-		CPU: cpu, Memory: memory, Load: cpu, Started: n.started,
+		CPU: l.cpu, Memory: l.memory, Egress: l.egress, Load: l.load, Full: l.full, Started: n.started,
 	}
 	if n.draining.Load() {
 		d.State = cluster.Draining
@@ -136,14 +135,11 @@ func (n *Node) describe() cluster.Node {
 
 // admit refuses new sessions when the node is at its limit or about to stop.
 func (n *Node) admit() error {
-	load := n.load.Load()
-	switch {
-	case n.draining.Load():
+	if n.draining.Load() {
 		return stream.ErrClosing
-	case load[0] > n.cfg.Limits.CPU:
-		return fmt.Errorf("%w: %.0f %% of the processors are busy", outrtc.ErrFull, 100*load[0])
-	case load[1] > n.cfg.Limits.Memory:
-		return fmt.Errorf("%w: %.0f %% of the memory is in use", outrtc.ErrFull, 100*load[1])
+	}
+	if full := n.load.state().full; full != "" {
+		return fmt.Errorf("%w: %s", outrtc.ErrFull, full)
 	}
 	return nil
 }

@@ -363,6 +363,17 @@ func (e *Endpoint) Sessions() int {
 	return len(e.sessions)
 }
 
+// Sent is the number of bytes of media handed to the system, without headers of UDP and TCP. What handshakes send is not counted.
+func (e *Endpoint) Sent() (bytes uint64) {
+	for _, h := range e.hosts {
+		bytes += h.sent.Load()
+		for _, s := range h.sockets {
+			bytes += s.Sent()
+		}
+	}
+	return bytes
+}
+
 // spread is up to how many viewers share a shard before the next one gets some: for a few of them, waking another thread takes longer
 // than sending.
 const spread = 64

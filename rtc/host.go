@@ -80,7 +80,8 @@ func (a arrival) heard(s *session, now time.Time) {
 // last one has gone.
 type host struct {
 	sockets  []*udp.Socket
-	listener net.Listener // nil: no TCP
+	listener net.Listener  // nil: no TCP
+	sent     atomic.Uint64 // bytes, over TCP
 	work     sync.WaitGroup
 
 	mu     sync.RWMutex

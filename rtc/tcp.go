@@ -273,6 +273,7 @@ func (c *tcpConn) write() {
 		c.queue, c.spare, c.flying, c.since = c.spare[:0], nil, len(b), time.Now()
 		c.mu.Unlock()
 		_, err := c.conn.Write(b)
+		c.host.sent.Add(uint64(len(b)))
 		if err != nil {
 			_ = c.conn.Close() // the reader ends, too
 		}

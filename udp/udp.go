@@ -42,6 +42,7 @@ type Socket struct {
 	began   time.Time
 	refused atomic.Int64 // when the device refused a cut message, since began; 0: it has not, or was tried again
 	failed  atomic.Uint64
+	sent    atomic.Uint64
 }
 
 // retryGSO is how long a socket does without the kernel's help after a device has refused it: another peer's may take it, or the route has changed.
@@ -65,6 +66,9 @@ func (b *Batch) fail() {
 	b.Failed++
 	b.socket.failed.Add(1)
 }
+
+// Sent is the number of bytes of datagrams handed to the system, without headers.
+func (s *Socket) Sent() uint64 { return s.sent.Load() }
 
 // Failed is the number of messages of batches that could not be sent.
 func (s *Socket) Failed() uint64 { return s.failed.Load() }

@@ -111,6 +111,7 @@ type Batch struct {
 	from, sent int // of one system call
 	errno      syscall.Errno
 	call       func(fd uintptr) bool
+	bytes      int // of messages that wait
 	Failed     int // messages that could not be sent, since the start
 }
 
@@ -133,6 +134,7 @@ func (b *Batch) Add(to *Addr, data []byte, size int) {
 	i := b.n
 	b.n++
 	b.addrs[i], b.sizes[i] = to, size
+	b.bytes += len(data)
 	b.vectors[i].Base = &data[0]
 	b.vectors[i].SetLen(len(data))
 	h := &b.headers[i].hdr
@@ -154,6 +156,8 @@ func (b *Batch) Add(to *Addr, data []byte, size int) {
 // Flush sends what was added. A message that a peer's path does not take is counted and left out: it is lost, as on any path.
 func (b *Batch) Flush() error {
 	defer func() { b.n = 0 }()
+	b.socket.sent.Add(uint64(b.bytes))
+	b.bytes = 0
 	if b.socket.refused.Load() != 0 {
 		b.socket.retry(time.Now())
 	}

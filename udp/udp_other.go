@@ -16,6 +16,7 @@ func (s *Socket) MakeAddr(to netip.AddrPort) Addr { return Addr{to} }
 
 // WriteTo sends one datagram at once.
 func (s *Socket) WriteTo(b []byte, to netip.AddrPort) error {
+	s.sent.Add(uint64(len(b)))
 	_, err := s.conn.WriteToUDPAddrPort(b, to)
 	return err
 }

@@ -54,7 +54,8 @@ type Relay struct {
 	peers map[string]*quic.Conn // by key: a node has one connection, its newest
 	subs  map[*subscription]struct{}
 
-	stats struct{ subscriptions, cuts, bursts, messages atomic.Uint64 }
+	traffic traffic
+	stats   struct{ subscriptions, cuts, bursts, messages atomic.Uint64 }
 }
 
 // Stats counts since the start.
@@ -146,6 +147,7 @@ func (r *Relay) admit(conn *quic.Conn) {
 
 // serve answers the subscriptions of one peer until its connection ends.
 func (r *Relay) serve(ctx context.Context, conn *quic.Conn) {
+	defer r.traffic.track(conn)()
 	var wg sync.WaitGroup
 	defer func() {
 		_ = conn.CloseWithError(wire.ConnClosing, "")

@@ -85,8 +85,9 @@ type Publish struct {
 // Limits is when a node says that it is full.
 type Limits struct {
 	Viewers int     `yaml:"viewers" default:"0" check:"count" help:"Most viewers; 0: no limit."`
-	CPU     float64 `yaml:"cpu" default:"0.85" check:"fraction" help:"Most load of all cores, 0 to 1."`
-	Memory  float64 `yaml:"memory" default:"0.85" check:"fraction" help:"Most use of the machine's memory, 0 to 1."`
+	CPU     float64 `yaml:"cpu" default:"0.85" check:"fraction" help:"Most use of the processors, 0 to 1."`
+	Cores   float64 `yaml:"cores" default:"0" check:"count" help:"Processors that are this node's share, such as 0.5; 0: its cgroup's, or the machine's."`
+	Memory  float64 `yaml:"memory" default:"0.85" check:"fraction" help:"Most use of the memory, 0 to 1."`
 	Egress  int     `yaml:"egress" default:"0" check:"count" help:"Most that is sent, Mbit/s; 0: no limit."`
 }
 
