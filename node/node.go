@@ -28,6 +28,7 @@ import (
 	"sluice/internal/config"
 	"sluice/internal/lifecycle"
 	"sluice/internal/turn"
+	"sluice/media"
 	"sluice/relay"
 	"sluice/rtc"
 	"sluice/signal"
@@ -124,8 +125,10 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 		return nil, err
 	}
 	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Log: n.log})
-	n.relayOut = outrelay.New(outrelay.Config{Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Known: n.known, Log: n.log})
-	n.relayIn = inrelay.New(inrelay.Config{Hub: n.hub, Identity: n.identity, Node: n.cfg.ID, Lookup: n.lookup, Grace: cfg.Publish.Grace, Log: n.log})
+	n.relayOut = outrelay.New(outrelay.Config{Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Known: n.known,
+		Region: cfg.Region, Fanout: cfg.RelayFanout, Busy: func() bool { return n.admit() != nil }, Path: n.Path, Log: n.log})
+	n.relayIn = inrelay.New(inrelay.Config{Hub: n.hub, Identity: n.identity, Node: n.cfg.ID, Lookup: n.lookup, Grace: cfg.Publish.Grace,
+		Region: cfg.Region, Addr: n.relayAddr, Below: n.relayOut.Below, Rerouted: n.relayOut.Rerouted, Log: n.log})
 	n.load = n.newLoad()
 	n.http = n.server(clientip.New(trusted))
 	return n, nil
@@ -176,6 +179,9 @@ func (n *Node) ID() string { return n.cfg.ID }
 
 // Hub is the node's hub.
 func (n *Node) Hub() *stream.Hub { return n.hub }
+
+// Path is by which nodes a stream comes here at this moment, the one that it is published to first.
+func (n *Node) Path(key media.Key) []string { return n.relayIn.Path(key) }
 
 // HTTPAddr is where the node answers, as other nodes reach it.
 func (n *Node) HTTPAddr() string { return n.reachable(n.listener.Addr()) }
@@ -243,7 +249,7 @@ func (n *Node) Run(ctx context.Context) error {
 }
 
 func (n *Node) serve(ctx context.Context) error {
-	n.log.Info("node is up", "role", n.role, "http", n.HTTPAddr(), "media", n.rtc.Addr(), "relay", n.reachable(n.relayOut.Addr()))
+	n.log.Info("node is up", "role", n.role, "http", n.HTTPAddr(), "media", n.rtc.Addr(), "relay", n.relayAddr())
 	served := make(chan error, 1)
 	go func() { served <- n.http.Serve(n.listener) }()
 	select {
@@ -267,12 +273,13 @@ func (n *Node) drain(ctx context.Context) error {
 	n.draining.Store(true)
 	n.presence.Now()
 	n.sockets.Drain()
+	n.relayOut.Drain()
 	n.log.Info("draining", "viewers", n.out.Viewers(), "deadline", n.cfg.DrainDeadline)
 	deadline := time.NewTimer(n.cfg.DrainDeadline)
 	defer deadline.Stop()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for n.rtc.Sessions() > 0 {
+	for n.rtc.Sessions() > 0 || n.relayOut.Movable() > 0 {
 		select {
 		case <-tick.C:
 		case <-deadline.C:

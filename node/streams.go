@@ -106,6 +106,9 @@ func (n *Node) lookup(ctx context.Context, key media.Key) (inrelay.Source, error
 	return inrelay.Source{Addr: node.Relay, Key: node.RelayKey, Node: node.ID, Epoch: s.Epoch}, nil
 }
 
+// relayAddr is where other nodes get streams from this one.
+func (n *Node) relayAddr() string { return n.reachable(n.relayOut.Addr()) }
+
 func find(nodes []cluster.Node, id string) (cluster.Node, bool) {
 	for _, n := range nodes {
 		if n.ID == id {
@@ -121,7 +124,7 @@ func (n *Node) describe() cluster.Node {
 	host, _ := os.Hostname() // for people only
 	d := cluster.Node{
 		ID: n.cfg.ID, Role: n.role, State: cluster.Ready, PID: os.Getpid(), Host: host, Region: n.cfg.Region, Version: n.deps.Version,
-		HTTP: n.HTTPAddr(), Media: n.rtc.Addr().String(), Relay: n.reachable(n.relayOut.Addr()), RelayKey: n.identity.Key(),
+		HTTP: n.HTTPAddr(), Media: n.rtc.Addr().String(), Relay: n.relayAddr(), RelayKey: n.identity.Key(),
 		CPU: l.cpu, Memory: l.memory, Egress: l.egress, Load: l.load, Full: l.full, Started: n.started,
 	}
 	if n.draining.Load() {

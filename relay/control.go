@@ -9,7 +9,8 @@ import (
 	"sluice/media"
 )
 
-// Frame is one frame of a control stream: a Hello, Subscribe, Tracks, Message, KeyFrameRequest or End.
+// Frame is one frame of a control stream: a Hello, Subscribe, Tracks, Message, KeyFrameRequest, End, Redirect, Path,
+// Below, Move or Ping.
 type Frame interface {
 	append(dst []byte) []byte
 }
@@ -23,6 +24,11 @@ const (
 	typeBinary
 	typeKeyFrame
 	typeEnd
+	typeRedirect // this and the rest since version 2
+	typePath
+	typeBelow
+	typeMove
+	typePing
 )
 
 // Hello is the first frame each way. The taker names the highest version it speaks, the
@@ -33,7 +39,14 @@ type Hello struct {
 }
 
 // Subscribe asks for a stream. The subscription is named by the QUIC stream number of its control stream.
-type Subscribe struct{ Key media.Key }
+type Subscribe struct {
+	Key media.Key
+	// Since version 2:
+	Region string   // of the asker
+	Addr   string   // host:port at which the asker serves streams itself; "": it does not
+	Hops   uint64   // nodes that were asked before
+	Avoid  []string // ids of nodes that the asker does not want to be sent to
+}
 
 // Tracks says what the stream consists of. Each set of tracks has a generation, beginning with 1; media streams name
 // theirs, because they may overtake this frame.
@@ -51,12 +64,34 @@ type KeyFrameRequest struct{ Track int }
 // End is the last frame from the server: why the subscription is over, or was refused.
 type End struct{ Code Code }
 
+// Redirect is the answer of a node that does not take the asker, but knows who may: one of those that it serves.
+type Redirect struct{ Addr, Key, Node string }
+
+// Path says by which nodes the stream has come, the one that it is published to first, the server last. It comes before
+// the first Tracks, and again when it changes. Who finds itself in it must leave.
+type Path struct{ Nodes []string }
+
+// Below says what a taker does with the stream, so that the server can send others on to it.
+type Below struct {
+	Nodes   uint64   // that take the stream through the taker
+	Regions []string // where those are
+	Busy    bool     // the taker takes no children
+}
+
+// Move asks the taker to get the stream elsewhere. It is served until it has.
+type Move struct{}
+
+// Ping is not answered but by QUIC's acknowledgement, which shows that the server lives.
+type Ping struct{}
+
 func (f Hello) append(dst []byte) []byte {
 	return appendText(binary.AppendUvarint(append(dst, typeHello), f.Version), f.Node)
 }
 
 func (f Subscribe) append(dst []byte) []byte {
-	return appendText(append(dst, typeSubscribe), f.Key.String())
+	dst = appendText(append(dst, typeSubscribe), f.Key.String())
+	dst = appendText(appendText(dst, f.Region), f.Addr)
+	return appendTexts(binary.AppendUvarint(dst, f.Hops), f.Avoid, MaxAvoid)
 }
 
 func (f Tracks) append(dst []byte) []byte {
@@ -86,6 +121,24 @@ func (f KeyFrameRequest) append(dst []byte) []byte {
 
 func (f End) append(dst []byte) []byte { return append(dst, typeEnd, byte(f.Code)) }
 
+func (f Redirect) append(dst []byte) []byte {
+	return appendText(appendText(appendText(append(dst, typeRedirect), f.Addr), f.Key), f.Node)
+}
+
+func (f Path) append(dst []byte) []byte { return appendTexts(append(dst, typePath), f.Nodes, MaxPath) }
+
+func (f Below) append(dst []byte) []byte {
+	busy := byte(0)
+	if f.Busy {
+		busy = 1
+	}
+	dst = append(binary.AppendUvarint(append(dst, typeBelow), f.Nodes), busy)
+	return appendTexts(dst, f.Regions, MaxRegions)
+}
+
+func (Move) append(dst []byte) []byte { return append(dst, typeMove) }
+func (Ping) append(dst []byte) []byte { return append(dst, typePing) }
+
 // AppendFrame appends a control frame with its length. A stream with more tracks, or a message with more bytes than the limits
 // above would be refused by the peer: callers check.
 func AppendFrame(dst []byte, f Frame) []byte { return framed(dst, f.append) }
@@ -103,7 +156,7 @@ func ParseFrame(b []byte) (Frame, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: subscribe: %w", ErrMalformed, err)
 		}
-		f = Subscribe{Key: key}
+		f = c.subscribe(key)
 	case typeTracks:
 		f = c.tracks()
 	case typeText, typeBinary:
@@ -115,11 +168,30 @@ func ParseFrame(b []byte) (Frame, error) {
 		f = KeyFrameRequest{Track: int(c.uvarint(MaxTracks - 1))}
 	case typeEnd:
 		f = End{Code: Code(c.u8())}
+	case typeRedirect:
+		f = Redirect{Addr: c.text(maxName), Key: c.text(maxName), Node: c.text(maxName)}
+	case typePath:
+		f = Path{Nodes: c.texts(MaxPath)}
+	case typeBelow:
+		f = Below{Nodes: c.uvarint(math.MaxInt32), Busy: c.u8() != 0, Regions: c.texts(MaxRegions)}
+	case typeMove:
+		f = Move{}
+	case typePing:
+		f = Ping{}
 	}
 	if c.bad {
 		return nil, fmt.Errorf("%w: control frame of %d bytes", ErrMalformed, len(b))
 	}
 	return f, nil
+}
+
+func (c *cursor) subscribe(key media.Key) Subscribe {
+	f := Subscribe{Key: key}
+	if len(c.b) > 0 { // else version 1
+		f.Region, f.Addr = c.text(maxName), c.text(maxName)
+		f.Hops, f.Avoid = c.uvarint(math.MaxInt32), c.texts(MaxAvoid)
+	}
+	return f
 }
 
 func (c *cursor) tracks() Tracks {

@@ -125,3 +125,21 @@ func (c *cursor) text(limit uint64) string { return string(c.bytes(c.uvarint(lim
 func appendText(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
+
+// texts reads at most limit names.
+func (c *cursor) texts(limit uint64) (all []string) {
+	for range c.uvarint(limit) {
+		all = append(all, c.text(maxName))
+	}
+	return all
+}
+
+// appendTexts appends at most limit of the names.
+func appendTexts(dst []byte, all []string, limit int) []byte {
+	all = all[:min(len(all), limit)]
+	dst = binary.AppendUvarint(dst, uint64(len(all)))
+	for _, s := range all {
+		dst = appendText(dst, s)
+	}
+	return dst
+}

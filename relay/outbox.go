@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// What an Outbox holds at most. Messages and key-frame requests that come when it is full
-// are dropped; Put says so, and the caller counts.
+// What an Outbox holds at most. Messages, and what is asked or told again anyway, are dropped when
+// it is full; Put says so, and the caller counts.
 const (
 	outboxFrames = 256
 	outboxBytes  = 1 << 20
@@ -37,7 +37,7 @@ func (o *Outbox) Put(f Frame) bool {
 		if len(o.frames) >= outboxFrames || o.bytes+size > outboxBytes || size > MaxMessage {
 			return false
 		}
-	case KeyFrameRequest:
+	case KeyFrameRequest, Below, Ping:
 		if len(o.frames) >= outboxFrames {
 			return false
 		}

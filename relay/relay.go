@@ -16,8 +16,8 @@ import (
 )
 
 // Version is the highest version of the protocol that this code speaks. A change that an older
-// peer could misread makes it grow.
-const Version = 1
+// peer could misread makes it grow. Version 2 has the tree; a peer of version 1 is served and asked as before.
+const Version = 2
 
 // alpn is the protocol's name in the TLS handshake (RFC 7301).
 const alpn = "sluice-relay/1"
@@ -26,6 +26,9 @@ const alpn = "sluice-relay/1"
 const (
 	MaxMessage = 256 << 10 // one message of the data channel, in bytes: what browsers take at most
 	MaxTracks  = 32        // tracks of a stream
+	MaxPath    = 64        // nodes on the way of a stream
+	MaxAvoid   = 16        // nodes that an asker names
+	MaxRegions = 32        // regions below a node
 
 	// MaxControl is the longest frame of a control stream, MaxBurst that of a media stream, in bytes.
 	MaxControl = MaxMessage + 64
@@ -45,7 +48,7 @@ const (
 	Offline    Code = iota + 1 // the node does not have the stream
 	Moved                      // another node publishes it now: look it up again
 	BadVersion                 // the node speaks no version that the peer speaks
-	Full                       // the node takes no more subscriptions
+	Full                       // the node takes no more, and knows nobody who would
 	Stopped                    // the stream is over
 	Closing                    // the node stops: look the stream up again
 )

@@ -23,7 +23,9 @@ var frames = []struct {
 	f    Frame
 }{
 	{"hello", "00000005" + "01" + "01" + "026531", Hello{Version: 1, Node: "e1"}},
-	{"subscribe", "00000008" + "02" + "06" + "6c6976652f73", Subscribe{media.Key{App: "live", ID: "s"}}},
+	{"subscribe", "0000000c" + "02" + "06" + "6c6976652f73" + "00" + "00" + "00" + "00", Subscribe{Key: media.Key{App: "live", ID: "s"}}},
+	{"subscribe in a tree", "00000015" + "02" + "06" + "6c6976652f73" + "026575" + "03613a31" + "03" + "02" + "016f" + "0170",
+		Subscribe{Key: media.Key{App: "live", ID: "s"}, Region: "eu", Addr: "a:1", Hops: 3, Avoid: []string{"o", "p"}}},
 	{"no tracks", "00000003" + "03" + "01" + "00", Tracks{Generation: 1}},
 	{"tracks", "00000020" + "03" + "02" + "02" + "02" + "0448323634" + "00015f90" + "0000" + "03613d31" + "01" + "046f707573" + "0000bb80" + "0002" + "00",
 		Tracks{Generation: 2, Tracks: []media.Track{
@@ -34,6 +36,11 @@ var frames = []struct {
 	{"binary", "00000003" + "05" + "00ff", Message{Binary: true, Data: []byte{0, 255}}},
 	{"key frame", "00000002" + "06" + "01", KeyFrameRequest{Track: 1}},
 	{"end", "00000002" + "07" + "02", End{Code: Moved}},
+	{"redirect", "0000000a" + "08" + "03613a31" + "016b" + "026532", Redirect{Addr: "a:1", Key: "k", Node: "e2"}},
+	{"path", "00000007" + "09" + "02" + "016f" + "026531", Path{Nodes: []string{"o", "e1"}}},
+	{"below", "00000008" + "0a" + "8002" + "01" + "01" + "026575", Below{Nodes: 256, Busy: true, Regions: []string{"eu"}}},
+	{"move", "00000001" + "0b", Move{}},
+	{"ping", "00000001" + "0c", Ping{}},
 }
 
 func unhex(t testing.TB, s string) []byte {
@@ -92,6 +99,11 @@ func TestBadControlFrames(t *testing.T) {
 		"a key frame of no track":    {typeKeyFrame, MaxTracks},
 		"a key frame of what":        {typeKeyFrame},
 		"an end without a reason":    {typeEnd},
+		"half a redirect":            {typeRedirect, 1, 'a', 1, 'k'},
+		"a path that is too long":    {typePath, MaxPath + 1},
+		"half a path":                {typePath, 2, 1, 'o'},
+		"half of what is below":      {typeBelow, 1},
+		"too much to avoid":          append(Subscribe{Key: media.Key{App: "live", ID: "s"}}.append(nil)[:10], MaxAvoid+1),
 		"nothing":                    {},
 	} {
 		if f, err := ParseFrame(b); !errors.Is(err, ErrMalformed) || f != nil {
@@ -103,6 +115,9 @@ func TestBadControlFrames(t *testing.T) {
 	}
 	if f, err := ParseFrame([]byte{typeEnd, 1, 77, 77}); f != (End{Code: Offline}) || err != nil {
 		t.Errorf("a field of a later version: %#v, %v", f, err)
+	}
+	if f, err := ParseFrame([]byte{typeSubscribe, 3, 'a', '/', 's'}); !reflect.DeepEqual(f, Subscribe{Key: media.Key{App: "a", ID: "s"}}) || err != nil {
+		t.Errorf("a subscription of version 1: %#v, %v", f, err)
 	}
 	if CheckTracks(many.Tracks) == nil || CheckTracks([]media.Track{video}) != nil {
 		t.Error("CheckTracks")
@@ -319,7 +334,7 @@ func TestOutboxIsBounded(t *testing.T) {
 	for o.Put(small) {
 		n++
 	}
-	if n != outboxFrames || o.Put(KeyFrameRequest{}) {
+	if n != outboxFrames || o.Put(KeyFrameRequest{}) || o.Put(Ping{}) {
 		t.Errorf("%d small messages", n)
 	}
 	if !o.Put(End{Code: Stopped}) {

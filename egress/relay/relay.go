@@ -1,8 +1,9 @@
-// Package relay serves this node's streams to other nodes, over QUIC (docs/protocols/relay.md).
+// Package relay serves this node's streams to other nodes, over QUIC (docs/protocols/relay.md). Those are the node's children
+// in the stream's tree; it takes a few, and sends more on to them.
 //
-// Locks: the hub's stream lock before subscription.mu before lane.mu.
+// Locks: the hub's stream lock before subscription.mu before lane.mu; Relay.mu before what Config.Path takes.
 //
-// Imports: media, relay, stream.
+// Imports: cluster, media, relay, stream.
 package relay
 
 import (
@@ -18,6 +19,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"sluice/media"
 	wire "sluice/relay"
 	"sluice/stream"
 )
@@ -36,6 +38,12 @@ type Config struct {
 
 	MaxSubscriptions int // of all peers together; default 10,000
 
+	Region string      // of this node
+	Fanout int         // children of one stream; default 16
+	Busy   func() bool // the node is near its limits; nil: never
+	// Path is by which nodes a stream has come here, the one that it is published to first; nil: to this one.
+	Path func(key media.Key) []string
+
 	Log *slog.Logger // default slog.Default()
 }
 
@@ -50,17 +58,20 @@ type Relay struct {
 
 	wg sync.WaitGroup
 
-	mu    sync.Mutex
-	peers map[string]*quic.Conn // by key: a node has one connection, its newest
-	subs  map[*subscription]struct{}
+	mu       sync.Mutex
+	peers    map[string]*quic.Conn // by key: a node has one connection, its newest
+	children map[media.Key][]*subscription
+	count    int  // of all children
+	draining bool // for good
 
 	traffic traffic
-	stats   struct{ subscriptions, cuts, bursts, messages atomic.Uint64 }
+	stats   struct{ subscriptions, redirects, cuts, bursts, messages atomic.Uint64 }
 }
 
 // Stats counts since the start.
 type Stats struct {
 	Subscriptions   uint64 // served
+	Redirects       uint64 // sent on to a child
 	Cuts            uint64 // GOPs (or runs of sound) of which a slow peer lost the rest
 	DroppedBursts   uint64
 	DroppedMessages uint64
@@ -70,7 +81,14 @@ type Stats struct {
 func New(cfg Config) *Relay {
 	cfg.MaxSubscriptions = cmp.Or(cfg.MaxSubscriptions, 10_000)
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
-	return &Relay{cfg: cfg, gate: gate{known: cfg.Known}, peers: map[string]*quic.Conn{}, subs: map[*subscription]struct{}{}}
+	cfg.Fanout = cmp.Or(cfg.Fanout, 16)
+	if cfg.Busy == nil {
+		cfg.Busy = func() bool { return false }
+	}
+	if cfg.Path == nil {
+		cfg.Path = func(media.Key) []string { return nil }
+	}
+	return &Relay{cfg: cfg, gate: gate{known: cfg.Known}, peers: map[string]*quic.Conn{}, children: map[media.Key][]*subscription{}}
 }
 
 // Listen binds the UDP port.
@@ -94,7 +112,7 @@ func (r *Relay) Addr() net.Addr { return r.udp.LocalAddr() }
 
 // Stats returns the counters.
 func (r *Relay) Stats() Stats {
-	return Stats{r.stats.subscriptions.Load(), r.stats.cuts.Load(), r.stats.bursts.Load(), r.stats.messages.Load()}
+	return Stats{r.stats.subscriptions.Load(), r.stats.redirects.Load(), r.stats.cuts.Load(), r.stats.bursts.Load(), r.stats.messages.Load()}
 }
 
 // Run serves peers until ctx ends, then closes their connections. Listen comes first.
@@ -112,7 +130,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			}
 			return fmt.Errorf("accept relays: %w", err)
 		}
-		r.admit(conn)
+		r.greet(conn)
 		r.wg.Go(func() { r.serve(ctx, conn) })
 	}
 }
@@ -133,8 +151,8 @@ func (r *Relay) close() {
 	_ = r.udp.Close()
 }
 
-// admit makes a connection that of its node.
-func (r *Relay) admit(conn *quic.Conn) {
+// greet makes a connection that of its node.
+func (r *Relay) greet(conn *quic.Conn) {
 	key := wire.PeerKey(conn.ConnectionState().TLS)
 	r.mu.Lock()
 	old := r.peers[key]
@@ -176,24 +194,6 @@ func (r *Relay) serve(ctx context.Context, conn *quic.Conn) {
 	}
 }
 
-// enter counts a subscription in; false when the node has too many.
-func (r *Relay) enter(s *subscription) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.subs) >= r.cfg.MaxSubscriptions {
-		return false
-	}
-	r.subs[s] = struct{}{}
-	r.stats.subscriptions.Add(1)
-	return true
-}
-
-func (r *Relay) leave(s *subscription) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.subs, s)
-}
-
 // complain logs what slow peers lost, once a second.
 func (r *Relay) complain(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
@@ -204,12 +204,7 @@ func (r *Relay) complain(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		r.mu.Lock()
-		subs := make([]*subscription, 0, len(r.subs))
-		for s := range r.subs {
-			subs = append(subs, s)
-		}
-		r.mu.Unlock()
+		subs := r.all()
 		for _, s := range subs {
 			cuts, bursts, messages := s.cuts.Swap(0), s.bursts.Swap(0), s.messages.Swap(0)
 			if cuts+bursts+messages > 0 {

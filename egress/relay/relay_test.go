@@ -130,19 +130,29 @@ func request(version uint64) []byte {
 	return wire.AppendFrame(b, wire.Subscribe{Key: key})
 }
 
-// subscribe asks for the stream and returns the first frame that is no Hello.
+// subscribe asks for the stream and returns the first frame that is neither Hello nor Path.
 func subscribe(t *testing.T, conn *quic.Conn) (*quic.Stream, wire.Frame) {
+	t.Helper()
+	return subscribeIn(t, conn, wire.Version)
+}
+
+func subscribeIn(t *testing.T, conn *quic.Conn, version uint64) (*quic.Stream, wire.Frame) {
 	t.Helper()
 	ctl, err := conn.OpenStream()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ctl.Write(request(wire.Version)); err != nil {
+	if _, err := ctl.Write(request(version)); err != nil {
 		t.Fatal(err)
 	}
 	rd := wire.NewReader(ctl, wire.MaxControl)
-	if hello, err := next[wire.Hello](rd); err != nil || hello.Node != "o" || hello.Version != wire.Version {
+	if hello, err := next[wire.Hello](rd); err != nil || hello.Node != "o" || hello.Version != version {
 		t.Fatalf("hello %+v: %v", hello, err)
+	}
+	if version > 1 {
+		if path, err := next[wire.Path](rd); err != nil || len(path.Nodes) != 1 || path.Nodes[0] != "o" {
+			t.Fatalf("path %+v: %v", path, err)
+		}
 	}
 	b, err := rd.Next()
 	if err != nil {
@@ -389,6 +399,24 @@ func TestRudePeers(t *testing.T) {
 				t.Errorf("another stream of the same peer got %+v", f)
 			}
 		})
+	}
+}
+
+// Nodes of version 1 know neither paths nor redirects: they are served, whatever the fanout.
+func TestVersionOne(t *testing.T) {
+	noLeaks(t)
+	other := identity(t)
+	r, hub, id := serve(t, Config{Fanout: 1, Known: func(context.Context, string) bool { return true }})
+	publish(t, hub, video)
+	for _, id := range []*wire.Identity{id, other} {
+		if _, f := subscribeIn(t, mustDial(t, r, id, wire.ClientQUIC()), 1); f.(wire.Tracks).Generation != 1 {
+			t.Errorf("answer %+v", f)
+		}
+	}
+	r.Rerouted(key) // tells them nothing
+	r.Drain()
+	if n := r.Movable(); n != 0 {
+		t.Errorf("%d children are expected to move", n)
 	}
 }
 

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,10 +27,17 @@ type subscription struct {
 	conn  *quic.Conn
 	ctl   *quic.Stream
 	key   media.Key
-	node  string // the peer's id, as it says
 	out   *wire.Outbox
 	ended chan wire.Code
 	wg    sync.WaitGroup // lanes
+
+	// What the peer said of itself; it does not change.
+	version            uint64
+	node, region, addr string
+	peer               string // its key
+	avoid              []string
+
+	below wire.Below // Relay.mu's: what it said of its own children
 
 	mu         sync.Mutex
 	generation uint64
@@ -50,19 +58,24 @@ func (s *subscription) serve(ctx context.Context) error {
 		return err
 	}
 	if code != 0 {
-		return s.refuse(code)
+		return s.refuse(wire.End{Code: code})
 	}
-	if !s.relay.enter(s) {
-		return s.refuse(wire.Full)
+	// The hub would pull a stream that it does not have. Two nodes that ask each other would do so for ever.
+	info, ok := s.relay.cfg.Hub.Info(s.key)
+	if !ok {
+		return s.refuse(wire.End{Code: wire.Offline})
+	}
+	accepted, to := s.relay.admit(s, info.Relayed)
+	switch {
+	case to != nil:
+		return s.refuse(*to)
+	case !accepted:
+		return s.refuse(wire.End{Code: wire.Full})
 	}
 	defer s.relay.leave(s)
-	// The hub would pull a stream that it does not have. Two nodes that ask each other would do so for ever.
-	if _, ok := s.relay.cfg.Hub.Info(s.key); !ok {
-		return s.refuse(wire.Offline)
-	}
 	sub, err := s.relay.cfg.Hub.Subscribe(ctx, s.key, stream.SubscribeOptions{Subscriber: s, Relay: true})
 	if err != nil {
-		return s.refuse(wire.Offline)
+		return s.refuse(wire.End{Code: wire.Offline})
 	}
 	_ = s.ctl.SetDeadline(time.Time{})
 	return s.run(ctx, rd, sub)
@@ -74,12 +87,12 @@ func (s *subscription) greet(rd *wire.Reader) (wire.Code, error) {
 	if err != nil {
 		return 0, err
 	}
-	s.node = hello.Node
+	s.node, s.version, s.peer = hello.Node, min(hello.Version, wire.Version), wire.PeerKey(s.conn.ConnectionState().TLS)
 	if hello.Version < 1 {
 		return wire.BadVersion, nil
 	}
 	ask, err := next[wire.Subscribe](rd)
-	s.key = ask.Key
+	s.key, s.region, s.addr, s.avoid = ask.Key, ask.Region, ask.Addr, ask.Avoid
 	return 0, err
 }
 
@@ -101,12 +114,12 @@ func next[F wire.Frame](rd *wire.Reader) (want F, err error) {
 }
 
 func (s *subscription) hello() wire.Hello {
-	return wire.Hello{Version: wire.Version, Node: s.relay.cfg.Node}
+	return wire.Hello{Version: cmp.Or(s.version, wire.Version), Node: s.relay.cfg.Node}
 }
 
-// refuse answers a request with a reason, and nothing else.
-func (s *subscription) refuse(code wire.Code) error {
-	b := wire.AppendFrame(wire.AppendFrame(nil, s.hello()), wire.End{Code: code})
+// refuse answers a request with a reason, or with whom to ask, and nothing else.
+func (s *subscription) refuse(why wire.Frame) error {
+	b := wire.AppendFrame(wire.AppendFrame(nil, s.hello()), why)
 	_, _ = s.ctl.Write(b)
 	_ = s.ctl.Close()
 	s.ctl.CancelRead(wire.StreamUnsubscribed)
@@ -126,7 +139,6 @@ func (s *subscription) run(ctx context.Context, rd *wire.Reader, sub *stream.Sub
 		wg.Wait()
 		s.wg.Wait()
 	}()
-	s.out.Put(s.hello())
 	s.begin(sub.Tracks(), true)
 	wg.Go(func() {
 		if s.out.Run(ctx, s.ctl) == nil {
@@ -152,6 +164,8 @@ func (s *subscription) run(ctx context.Context, rd *wire.Reader, sub *stream.Sub
 			sub.Send(media.Message(f))
 		case wire.KeyFrameRequest:
 			sub.RequestKeyFrame(f.Track)
+		case wire.Below:
+			s.relay.report(s, f)
 		}
 	}
 }

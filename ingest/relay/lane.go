@@ -10,6 +10,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"sluice/media"
 	wire "sluice/relay"
 	"sluice/stream"
 )
@@ -36,11 +37,15 @@ type gop struct {
 // lane is one track on its way from the node to the hub. Its goroutine reads one GOP after the other.
 type lane struct {
 	up    *upstream
-	pub   *stream.Publisher
 	track int
 	video bool
 	wake  chan struct{}
 	begun atomic.Bool // something came
+
+	feed sync.Mutex // one burst at a time, in order
+	pub  *stream.Publisher
+	held []*media.Burst // without pub: the picture since the last key frame
+	size int            // bytes of it
 
 	mu      sync.Mutex
 	next    uint64 // the GOP whose turn it is
@@ -128,7 +133,7 @@ func (l *lane) run() {
 			continue
 		}
 		if g.header.Gap || skipped || !whole {
-			l.pub.Discontinuity(l.track)
+			l.skip()
 		}
 		whole = l.copy(g)
 	}
@@ -161,7 +166,6 @@ func (l *lane) take() (g *gop, skipped bool, wait time.Duration) {
 
 // copy gives the bursts of a GOP to the hub; false when the end of it is missing.
 func (l *lane) copy(g *gop) bool {
-	s := l.up.session
 	for {
 		frame, err := g.rd.Next()
 		if errors.Is(err, io.EOF) {
@@ -182,20 +186,10 @@ func (l *lane) copy(g *gop) bool {
 		// When it would have come if nothing had waited for anything: a cached GOP is as old as it is, so
 		// that the hub continues timestamps by the time that passed in the picture.
 		b.Arrived = now.Add(-age).UnixNano()
-		if l.video && !l.begun.Load() && b.Arrived <= l.up.after {
-			// Viewers have seen this GOP, from the node before. Showing it again would put them behind.
-			b.Release()
+		if !l.give(b, now) {
 			g.st.CancelRead(wire.StreamUnsubscribed)
-			l.begun.Store(true)
-			l.up.out.Put(wire.KeyFrameRequest{Track: l.track})
 			return false
 		}
-		l.begun.Store(true)
-		l.up.heard(now)
-		if l.video && b.Arrived > s.seen.Load() {
-			s.seen.Store(b.Arrived)
-		}
-		l.pub.Write(b)
 		l.mu.Lock()
 		l.hurryLocked()
 		l.mu.Unlock()

@@ -1,7 +1,8 @@
-// Package relay brings streams from the nodes they are published to into this node's hub, over QUIC
+// Package relay brings streams from the nodes they are published to, or from others that have them, into this node's hub, over QUIC
 // (docs/protocols/relay.md). Viewers keep their sessions when such a node dies and the stream comes back elsewhere.
 //
-// Locks: the hub's stream lock before upstream.mu before lane.mu; Relay.mu and peer.mu nest with none.
+// Locks: upstream.turn before lane.feed before the hub's stream lock before upstream.mu before lane.mu; Relay.mu
+// and peer.mu nest with none.
 //
 // Imports: media, relay, stream.
 package relay
@@ -41,6 +42,13 @@ type Config struct {
 	// stream.ErrOffline. It is called once for each Pull, and again when the upstream was lost or is silent.
 	Lookup func(ctx context.Context, key media.Key) (Source, error)
 
+	// For the tree of each stream. Region is where this node is, Addr at which address it serves streams itself; nil, or "": it
+	// does not. Below says who takes a stream from here, and Rerouted hears that a stream comes another way: see Path.
+	Region   string
+	Addr     func() string
+	Below    func(key media.Key) wire.Below
+	Rerouted func(key media.Key)
+
 	Grace time.Duration // a stream that was lost is looked for so long; default 10 s
 
 	Log *slog.Logger // default slog.Default()
@@ -51,8 +59,6 @@ const (
 	attachWithin = 1500 * time.Millisecond // the same for each attempt to find a lost stream again
 	retryLeast   = 200 * time.Millisecond  // pause between attempts, doubled up to retryMost
 	retryMost    = time.Second
-	silence      = 2 * time.Second // without media, the registry is asked whether the stream has moved,
-	askEvery     = 5 * time.Second // and again
 )
 
 // ErrUnreachable is what Pull returns when somebody publishes the stream, but it can't be had from there, or when the
@@ -81,6 +87,15 @@ type Relay struct {
 func New(cfg Config) *Relay {
 	cfg.Grace = cmp.Or(cfg.Grace, 10*time.Second)
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
+	if cfg.Addr == nil {
+		cfg.Addr = func() string { return "" }
+	}
+	if cfg.Below == nil {
+		cfg.Below = func(media.Key) wire.Below { return wire.Below{} }
+	}
+	if cfg.Rerouted == nil {
+		cfg.Rerouted = func(media.Key) {}
+	}
 	r := &Relay{cfg: cfg, peers: map[peerID]*peer{}, sessions: map[media.Key]*session{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
@@ -97,6 +112,19 @@ func (r *Relay) Run(ctx context.Context) error {
 	if r.socket != nil {
 		_ = r.socket.Close()
 		_ = r.udp.Close()
+	}
+	return nil
+}
+
+// pullRetries is how often a Pull asks again.
+const pullRetries = 2
+
+// Path is by which nodes a stream comes here at this moment, the one that it is published to first; nil: it does not.
+func (r *Relay) Path(key media.Key) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.sessions[key]; s != nil {
+		return *s.path.Load()
 	}
 	return nil
 }
@@ -118,13 +146,16 @@ func (r *Relay) Pull(ctx context.Context, key media.Key) error {
 	ctx, cancel := context.WithTimeout(ctx, pullWithin)
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)()
-	s := &session{relay: r, key: key, ended: make(chan error, 1), done: make(chan struct{})}
+	s := newSession(r, key)
 	if err := r.enter(ctx, s); err != nil {
 		return fmt.Errorf("pull %s: %w", key, r.failed(s, err))
 	}
 	err := s.attach(ctx)
-	if errors.Is(err, stream.ErrOffline) && s.found {
-		// The registry knows of a publisher before its node does, and after.
+	for range pullRetries {
+		// The registry knows of a publisher before its node does, and after; and the tree may have had no room at that moment.
+		if !s.found || !errors.Is(err, stream.ErrOffline) && !errors.Is(err, errFull) {
+			break
+		}
 		select {
 		case <-time.After(retryLeast):
 			err = s.attach(ctx)
@@ -202,6 +233,7 @@ func (r *Relay) exit(s *session) {
 	delete(r.sessions, s.key)
 	r.mu.Unlock()
 	close(s.done)
+	r.cfg.Rerouted(s.key)
 }
 
 // transport returns the UDP socket that all connections share.

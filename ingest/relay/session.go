@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,56 +24,67 @@ type session struct {
 	ended  chan error    // the hub no longer takes it
 
 	// These belong to Pull, then to run.
+	up      *upstream            // whose media the hub gets
+	spare   *upstream            // that waits to take over; nil: none
+	moving  bool                 // the spare takes over as soon as it can
+	seeking bool                 // a spare is looked for
+	sought  chan finding         // what came of it
+	after   time.Time            // no spare is looked for before
+	found   bool                 // the last look-up named a node
+	src     Source               // which it was
+	shunned map[string]time.Time // nodes to avoid, until when
+	told    wire.Below           // what the upstream was told last,
+	toldAt  time.Time            // and when
+
+	ready chan struct{}            // the spare has a picture to begin with
+	epoch atomic.Int64             // of the origin that it came from last
+	route sync.Mutex               // before the locks of those who hear of it
+	path  atomic.Pointer[[]string] // by which nodes it comes
+	seen  atomic.Int64             // Arrived of the newest video burst that was given to the hub
+}
+
+// finding is what came of the search for a spare.
+type finding struct {
 	up    *upstream
-	found bool   // the last look-up named a node
-	src   Source // which it was
-	epoch int64
-
-	last atomic.Int64 // when something came from upstream, Unix nanoseconds
-	seen atomic.Int64 // Arrived of the newest video burst that was given to the hub
+	avoid []string
+	err   error
 }
 
-// attach finds the stream's node, takes the stream from it and publishes it to the hub.
-func (s *session) attach(ctx context.Context) error {
-	src, err := s.lookup(ctx)
-	s.found, s.src = err == nil, src
-	if err != nil {
-		return err
-	}
-	p, err := s.relay.peer(ctx, src)
-	if err != nil {
-		return err
-	}
-	up, err := p.subscribe(ctx, s)
-	if err != nil {
-		p.release()
-		return err
-	}
-	if err := up.publish(ctx); err != nil {
-		up.close(err)
-		return err
-	}
-	s.up, s.epoch = up, src.Epoch
-	s.last.Store(time.Now().UnixNano())
-	s.relay.cfg.Log.Info("stream pulled", "stream", s.key, "from", src.Node, "addr", src.Addr, "epoch", src.Epoch)
-	return nil
+func newSession(r *Relay, key media.Key) *session {
+	s := &session{relay: r, key: key, ended: make(chan error, 1), done: make(chan struct{}), sought: make(chan finding, 1),
+		ready: make(chan struct{}, 1), shunned: map[string]time.Time{}}
+	s.path.Store(new([]string))
+	return s
 }
 
-// lookup asks the registry. A node that lost the stream to a higher epoch does not get it back.
-func (s *session) lookup(ctx context.Context) (Source, error) {
-	src, err := s.relay.cfg.Lookup(ctx, s.key)
-	if err == nil && (src.Node == s.relay.cfg.Node || src.Epoch < s.epoch) {
-		err = fmt.Errorf("node %q with epoch %d is not the one to ask: %w", src.Node, src.Epoch, stream.ErrOffline)
+// use makes an upstream that publishes to the hub the session's.
+func (s *session) use(up *upstream) {
+	s.up = up
+	s.told, s.toldAt = wire.Below{}, time.Time{}
+	s.epoch.Store(up.src.Epoch)
+	s.reroute(up)
+	s.relay.cfg.Log.Info("stream pulled", "stream", s.key, "from", up.src.Node, "addr", up.src.Addr, "epoch", up.src.Epoch, "path", up.way())
+}
+
+// reroute tells this node's children by which nodes the stream comes.
+func (s *session) reroute(up *upstream) {
+	s.route.Lock()
+	defer s.route.Unlock()
+	if up.left.Load() {
+		return
 	}
-	return src, err
+	path := up.way()
+	s.path.Store(&path)
+	s.relay.cfg.Rerouted(s.key)
 }
 
 // run keeps the stream until nobody wants it, it is over, or it can't be found any more.
 func (s *session) run() {
 	defer s.relay.exit(s)
+	defer s.finish()
 	var search search
 	for {
-		reason := s.wait()
+		reason := s.watch()
 		if s.up.came.Load() || time.Since(s.up.began) > s.relay.cfg.Grace {
 			search = newSearch(s.relay.cfg.Grace)
 		}
@@ -86,8 +99,11 @@ func (s *session) run() {
 	}
 }
 
-// leave ends the upstream. Unless the reason is ErrStopped, viewers stay for the hub's grace.
+// leave ends the upstream. Unless the reason is ErrStopped, viewers stay for the hub's grace, and so do this node's children.
 func (s *session) leave(reason error) {
+	if !s.up.root {
+		s.avoid(s.up.src.Node)
+	}
 	s.up.close(reason)
 	s.up = nil
 }
@@ -95,40 +111,157 @@ func (s *session) leave(reason error) {
 // Reasons for which an upstream is left.
 var (
 	errUnwanted = errors.New("the hub no longer takes the stream")
-	errMoved    = errors.New("another node publishes the stream")
+	errBetter   = errors.New("another node has it")
 )
 
-// wait returns when the upstream must be left, and why.
-func (s *session) wait() error {
-	tick := time.NewTicker(silence / 4)
+// watch returns when the upstream must be left and there is no spare, and why.
+func (s *session) watch() error {
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	var asked time.Time
 	for {
+		var spareDone, lost <-chan struct{}
+		if s.spare != nil {
+			spareDone = s.spare.done
+		}
+		if !s.seeking { // else what is found takes over
+			lost = s.up.done
+		}
 		select {
 		case <-s.ctx.Done():
 			return stream.ErrClosing
 		case why := <-s.ended:
 			return fmt.Errorf("%w: %w", errUnwanted, why)
-		case <-s.up.done:
-			return s.up.err
-		case <-tick.C:
-			// A node that was cut off from the registry and from its publisher still believes that it has the stream.
-			if now := time.Now(); now.UnixNano()-s.last.Load() > int64(silence) && now.Sub(asked) > askEvery {
-				asked = now
-				if s.movedOn() {
-					return errMoved
-				}
+		case <-lost:
+			if s.spare == nil || errors.Is(s.up.err, stream.ErrStopped) {
+				return s.up.err
+			}
+			if err := s.swap(s.up.err); err != nil {
+				return err
+			}
+		case <-s.up.asked:
+			s.relay.cfg.Log.Info("upstream asks to be left", "stream", s.key, "node", s.up.src.Node)
+			s.avoid(s.up.src.Node)
+			s.moving = true
+			s.seek()
+		case f := <-s.sought:
+			s.adopt(f)
+		case <-spareDone:
+			s.dropSpare()
+		case <-s.ready:
+		case now := <-tick.C:
+			s.look(now)
+		}
+		if s.spare != nil && (s.moving || s.up.quiet(time.Now())) && s.spare.primed() {
+			if err := s.swap(errBetter); err != nil {
+				return err
 			}
 		}
 	}
 }
 
-// movedOn asks the registry whether the stream is with another node now.
-func (s *session) movedOn() bool {
-	ctx, cancel := context.WithTimeout(s.ctx, retryMost)
-	defer cancel()
-	src, err := s.lookup(ctx)
-	return err == nil && src.Epoch > s.epoch
+const (
+	lookEvery = 100 * time.Millisecond
+	// quietFor: an upstream without media for so long is asked for a sign of life.
+	quietFor = 200 * time.Millisecond
+	// deadAfter: without one for so long it is given up, as soon as the stream comes from elsewhere. A long path gets two round trips.
+	deadAfter = 400 * time.Millisecond
+	// silence: without media for so long, the registry is asked whether another node has the stream, and again after seekEvery.
+	silence   = 2 * time.Second
+	seekEvery = 5 * time.Second
+	seekAgain = 300 * time.Millisecond // the same for an upstream that is dead
+	tellEvery = 5 * time.Second        // what is below is told at least so often
+)
+
+// look does what is due by time.
+func (s *session) look(now time.Time) {
+	if b := s.relay.cfg.Below(s.key); !sameBelow(b, s.told) || now.Sub(s.toldAt) > tellEvery {
+		s.told, s.toldAt = b, now
+		s.up.out.Put(b)
+	}
+	up := s.up
+	dead := up.dead(now)
+	switch {
+	case !up.quiet(now):
+		if s.spare != nil && !s.moving {
+			s.dropSpare() // false alarm
+		}
+	case (dead || up.silent(now) > silence) && now.After(s.after):
+		s.after = now.Add(seekEvery)
+		if dead {
+			s.after = now.Add(seekAgain)
+		}
+		if !up.root {
+			s.avoid(up.src.Node)
+		}
+		s.seek()
+	}
+	if s.moving && s.spare == nil && now.After(s.after) {
+		s.after = now.Add(seekAgain)
+		s.seek()
+	}
+}
+
+func sameBelow(a, b wire.Below) bool {
+	return a.Nodes == b.Nodes && a.Busy == b.Busy && slices.Equal(a.Regions, b.Regions)
+}
+
+// seek looks for the stream elsewhere while it still comes.
+func (s *session) seek() {
+	if s.seeking || s.spare != nil {
+		return
+	}
+	avoid, up := s.avoided(), s.up
+	s.seeking = s.relay.start(func() {
+		ctx, cancel := context.WithTimeout(s.ctx, attachWithin)
+		defer cancel()
+		f := finding{avoid: avoid}
+		f.up, _, f.err = s.take(ctx, &f.avoid, up)
+		s.sought <- f // has room: there is one search at a time
+	})
+}
+
+// adopt takes what a search for a spare found.
+func (s *session) adopt(f finding) {
+	s.seeking = false
+	s.avoid(f.avoid...)
+	if f.err != nil {
+		s.relay.cfg.Log.Debug("no other node has the stream", "stream", s.key, "err", f.err)
+		return
+	}
+	s.spare = f.up
+	s.spare.refresh()
+}
+
+// finish lets go of the spare, also of one that is still looked for.
+func (s *session) finish() {
+	s.cancel()
+	if s.seeking {
+		s.adopt(<-s.sought)
+	}
+	s.dropSpare()
+}
+
+func (s *session) dropSpare() {
+	if s.spare != nil {
+		s.spare.close(errUnwanted)
+		s.spare = nil
+	}
+}
+
+// swap puts the spare in the upstream's place. Viewers go on at a key frame; an error says that the hub does not take it.
+func (s *session) swap(why error) error {
+	old, up := s.up, s.spare
+	s.spare, s.moving = nil, false
+	old.left.Store(true)
+	err := up.publish(s.ctx)
+	if err != nil {
+		up.close(err)
+		return fmt.Errorf("%w: %w", errUnwanted, err)
+	}
+	s.relay.cfg.Log.Info("stream comes from another node now", "stream", s.key, "was", old.src.Node, "reason", why)
+	old.close(errUnwanted)
+	s.use(up)
+	return nil
 }
 
 // search is for how long and how often a lost stream is looked for. It goes on when a node was
@@ -184,6 +317,8 @@ func reason(c wire.Code) error {
 		return stream.ErrStopped
 	case wire.Offline:
 		return stream.ErrOffline
+	case wire.Full:
+		return errFull
 	}
 	return fmt.Errorf("the node ended the relay: %s", c)
 }

@@ -17,9 +17,11 @@ import (
 	"sluice/stream"
 )
 
-// upstream is one subscription to one node, and what it publishes to the hub.
+// upstream is one subscription to one node, and what it publishes to the hub. It keeps what comes until it does.
 type upstream struct {
 	session *session
+	src     Source // the node
+	root    bool   // the stream is published there
 	peer    *peer
 	ctl     *quic.Stream
 	rd      *wire.Reader
@@ -29,13 +31,24 @@ type upstream struct {
 	after   int64         // Arrived of the last video burst from the upstream before; 0: there was none
 	done    chan struct{} // closed when the node ended the subscription, or is gone
 	err     error         // why; valid after done
+	asked   chan struct{} // the node wants to be left
 	wg      sync.WaitGroup
 	cancel  context.CancelFunc
 
 	came       atomic.Bool   // media or a message
+	last       atomic.Int64  // when that was, Unix nanoseconds
+	left       atomic.Bool   // another upstream has taken over
 	generation atomic.Uint64 // of the tracks that are on the hub, or about to be
 
+	// These belong to the session's goroutine: signs of life while no media comes.
+	packets uint64    // that came on the connection
+	alive   time.Time // when there were more of them
+
+	turn   sync.Mutex // one change of tracks or of who publishes at a time
+	active bool       // turn's: it publishes
+
 	mu     sync.Mutex
+	path   []string // by which nodes the stream comes, src last
 	tracks wire.Tracks
 	pub    *stream.Publisher
 	lanes  []*lane
@@ -46,20 +59,20 @@ type upstream struct {
 // maxEarly bounds early; what comes when it is full is cancelled.
 const maxEarly = 2 * wire.MaxTracks
 
-// subscribe asks the node for the stream and waits for its answer.
-func (p *peer) subscribe(ctx context.Context, s *session) (*upstream, error) {
+// subscribe asks the node for the stream and waits for its answer. A redirect is an error.
+func (p *peer) subscribe(ctx context.Context, s *session, src Source, ask wire.Subscribe) (*upstream, error) {
 	ctl, err := p.conn.OpenStream()
 	if err != nil {
 		return nil, fmt.Errorf("open control stream: %w", err)
 	}
 	ctl.SetPriority(0, true)
-	up := &upstream{session: s, peer: p, ctl: ctl, rd: wire.NewReader(ctl, wire.MaxControl), out: wire.NewOutbox(),
+	up := &upstream{session: s, src: src, path: []string{src.Node}, peer: p, asked: make(chan struct{}, 1), ctl: ctl, rd: wire.NewReader(ctl, wire.MaxControl), out: wire.NewOutbox(),
 		began: time.Now(), after: s.seen.Load(), done: make(chan struct{})}
 	p.mu.Lock()
 	p.ups[uint64(ctl.StreamID())] = up
 	p.mu.Unlock()
 	inTime := context.AfterFunc(ctx, func() { _ = ctl.SetDeadline(time.Now()) })
-	up.first, err = up.ask()
+	up.first, err = up.ask(ask)
 	if !inTime() {
 		err = context.Cause(ctx)
 	}
@@ -68,13 +81,21 @@ func (p *peer) subscribe(ctx context.Context, s *session) (*upstream, error) {
 		up.hangUp()
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
+	up.last.Store(time.Now().UnixNano())
+	up.lay(up.first, nil)
+	ctx, up.cancel = context.WithCancel(s.ctx)
+	up.wg.Go(func() { _ = up.out.Run(ctx, ctl) })
+	up.wg.Go(func() {
+		up.err = up.listen(ctx)
+		close(up.done)
+	})
 	return up, nil
 }
 
 // ask sends the request and reads the answer.
-func (up *upstream) ask() (tracks wire.Tracks, err error) {
+func (up *upstream) ask(ask wire.Subscribe) (tracks wire.Tracks, err error) {
 	b := wire.AppendFrame(nil, wire.Hello{Version: wire.Version, Node: up.session.relay.cfg.Node})
-	b = wire.AppendFrame(b, wire.Subscribe{Key: up.session.key})
+	b = wire.AppendFrame(b, ask)
 	if _, err := up.ctl.Write(b); err != nil {
 		return tracks, err
 	}
@@ -85,12 +106,21 @@ func (up *upstream) ask() (tracks wire.Tracks, err error) {
 		}
 		switch f := f.(type) {
 		case wire.Hello:
-			if f.Version != wire.Version {
+			if f.Version < 1 || f.Version > wire.Version {
 				return tracks, fmt.Errorf("the node speaks version %d of the relay protocol, this one %d: update the older one", f.Version, wire.Version)
+			}
+		case wire.Redirect:
+			return tracks, redirect(f)
+		case wire.Path:
+			if err := up.comes(f.Nodes); err != nil {
+				return tracks, err
 			}
 		case wire.End:
 			return tracks, reason(f.Code)
 		case wire.Tracks:
+			if f.Generation == 0 {
+				return tracks, fmt.Errorf("%w: tracks of generation 0", wire.ErrMalformed)
+			}
 			tracks = f
 		}
 	}
@@ -114,31 +144,72 @@ func (up *upstream) hangUp() {
 	up.ctl.CancelWrite(wire.StreamUnsubscribed)
 }
 
-// publish puts the stream on the hub and begins to listen to the node.
-func (up *upstream) publish(ctx context.Context) error {
-	if err := up.adopt(ctx, up.first); err != nil {
-		return err
+// comes notes by which nodes the stream comes. An error says that this one is among them.
+func (up *upstream) comes(path []string) error {
+	if slices.Contains(path, up.session.relay.cfg.Node) {
+		return errLoop
 	}
-	ctx, up.cancel = context.WithCancel(up.session.ctx)
-	up.wg.Go(func() { _ = up.out.Run(ctx, up.ctl) })
-	up.wg.Go(func() {
-		up.err = up.listen(ctx)
-		close(up.done)
-	})
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	up.path = path
 	return nil
 }
 
-// adopt publishes tracks, the first or others than before, and opens a lane for each.
+// way is by which nodes the stream comes.
+func (up *upstream) way() []string {
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	return up.path
+}
+
+// publish puts the stream on the hub, in the place of another upstream if there is one.
+func (up *upstream) publish(ctx context.Context) error {
+	up.turn.Lock()
+	defer up.turn.Unlock()
+	up.mu.Lock()
+	tracks := up.tracks
+	up.mu.Unlock()
+	pub, err := up.offerTo(ctx, tracks)
+	if err != nil {
+		return err
+	}
+	up.active = true
+	up.mu.Lock()
+	up.pub = pub
+	lanes := up.lanes
+	up.mu.Unlock()
+	for _, l := range lanes {
+		l.open(pub)
+	}
+	return nil
+}
+
+// adopt takes other tracks than before.
 func (up *upstream) adopt(ctx context.Context, t wire.Tracks) error {
+	up.turn.Lock()
+	defer up.turn.Unlock()
+	var pub *stream.Publisher
+	if up.active {
+		var err error
+		if pub, err = up.offerTo(ctx, t); err != nil {
+			return err
+		}
+	}
+	up.lay(t, pub)
+	return nil
+}
+
+// offerTo publishes tracks to the hub.
+func (up *upstream) offerTo(ctx context.Context, t wire.Tracks) (*stream.Publisher, error) {
 	s := up.session
 	up.generation.Store(t.Generation)
-	pub, err := s.relay.cfg.Hub.Publish(ctx, s.key, stream.PublishOptions{
+	return s.relay.cfg.Hub.Publish(ctx, s.key, stream.PublishOptions{
 		Tracks:            t.Tracks,
 		Relayed:           true,
 		OnKeyFrameRequest: func(track int) { up.wantKey(t.Generation, track) },
 		OnMessage:         func(m media.Message) { up.out.Put(wire.Message(m)) }, // dropped when the node takes no more
 		OnEnd: func(why error) {
-			if up.generation.Load() == t.Generation { // else this upstream has replaced it itself
+			if !up.left.Load() && up.generation.Load() == t.Generation { // else this session has replaced it itself
 				select {
 				case s.ended <- why:
 				default:
@@ -146,9 +217,10 @@ func (up *upstream) adopt(ctx context.Context, t wire.Tracks) error {
 			}
 		},
 	})
-	if err != nil {
-		return err
-	}
+}
+
+// lay opens a lane for each track. Without a publisher, they keep what comes.
+func (up *upstream) lay(t wire.Tracks, pub *stream.Publisher) {
 	up.mu.Lock()
 	for _, l := range up.lanes {
 		l.stop()
@@ -156,7 +228,7 @@ func (up *upstream) adopt(ctx context.Context, t wire.Tracks) error {
 	up.tracks, up.pub, up.lanes = t, pub, nil
 	if up.closed {
 		up.mu.Unlock()
-		return stream.ErrClosing
+		return
 	}
 	for i, track := range t.Tracks {
 		l := &lane{up: up, pub: pub, track: i, video: track.Kind == media.Video, wake: make(chan struct{}, 1)}
@@ -169,7 +241,6 @@ func (up *upstream) adopt(ctx context.Context, t wire.Tracks) error {
 	for _, g := range early {
 		up.offer(g)
 	}
-	return nil
 }
 
 // listen reads control frames until the subscription ends, and returns why it did.
@@ -193,7 +264,27 @@ func (up *upstream) listen(ctx context.Context) error {
 			}
 		case wire.Message:
 			up.heard(time.Now())
-			up.pub.Message(media.Message(f))
+			up.mu.Lock()
+			pub := up.pub
+			up.mu.Unlock()
+			if pub != nil {
+				pub.Message(media.Message(f))
+			}
+		case wire.Path:
+			if err := up.comes(f.Nodes); err != nil {
+				return err
+			}
+			up.turn.Lock()
+			active := up.active
+			up.turn.Unlock()
+			if active { // else the session tells when it is
+				up.session.reroute(up)
+			}
+		case wire.Move:
+			select {
+			case up.asked <- struct{}{}:
+			default:
+			}
 		case wire.End:
 			return reason(f.Code)
 		}
@@ -202,7 +293,7 @@ func (up *upstream) listen(ctx context.Context) error {
 
 // heard notes that something came.
 func (up *upstream) heard(now time.Time) {
-	up.session.last.Store(now.UnixNano())
+	up.last.Store(now.UnixNano())
 	if !up.came.Load() {
 		up.came.Store(true)
 	}
@@ -230,7 +321,7 @@ func (up *upstream) offer(g *gop) {
 	switch {
 	case up.closed || h.Generation < up.tracks.Generation || h.Generation == up.tracks.Generation && h.Track >= len(up.lanes):
 		g.st.CancelRead(wire.StreamUnsubscribed)
-	case h.Generation > up.tracks.Generation || up.pub == nil:
+	case h.Generation > up.tracks.Generation:
 		if len(up.early) >= maxEarly {
 			up.early[0].st.CancelRead(wire.StreamCut)
 			up.early = slices.Delete(up.early, 0, 1)
@@ -254,10 +345,11 @@ func (up *upstream) close(why error) {
 	}
 	up.early = nil
 	up.mu.Unlock()
-	if up.cancel != nil {
-		up.cancel()
-	}
+	up.cancel()
 	up.wg.Wait()
+	for _, l := range up.lanes {
+		l.release()
+	}
 	if up.pub != nil {
 		up.pub.Close(why)
 	}

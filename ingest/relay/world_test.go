@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,6 +104,9 @@ type node struct {
 	out  *out.Relay
 	in   *in.Relay
 	stop func() // ends it, politely; may be called twice
+
+	mu   sync.Mutex
+	addr string // at which others are told to reach it; "": where it is
 }
 
 type options struct {
@@ -110,6 +114,10 @@ type options struct {
 	known func(context.Context, string) bool
 	max   int
 	grace time.Duration
+
+	region string
+	fanout int
+	lookup func(context.Context, media.Key) (in.Source, error) // nil: the registry's
 }
 
 func start(t testing.TB, reg *registry, name string, o options) *node {
@@ -132,11 +140,16 @@ func start(t testing.TB, reg *registry, name string, o options) *node {
 	reg.nodes[id.Key()] = true
 	reg.mu.Unlock()
 	n := &node{name: name, id: id}
+	if o.lookup == nil {
+		o.lookup = reg.lookup
+	}
 	o.hub.Log = log
 	o.hub.Pull = func(ctx context.Context, k media.Key) error { return n.in.Pull(ctx, k) }
 	n.hub = stream.NewHub(o.hub)
-	n.out = out.New(out.Config{Hub: n.hub, Identity: id, Listen: "127.0.0.1:0", Node: name, Known: o.known, MaxSubscriptions: o.max, Log: log})
-	n.in = in.New(in.Config{Hub: n.hub, Identity: id, Node: name, Lookup: reg.lookup, Grace: o.grace, Log: log})
+	n.out = out.New(out.Config{Hub: n.hub, Identity: id, Listen: "127.0.0.1:0", Node: name, Known: o.known, MaxSubscriptions: o.max,
+		Region: o.region, Fanout: o.fanout, Path: func(k media.Key) []string { return n.in.Path(k) }, Log: log})
+	n.in = in.New(in.Config{Hub: n.hub, Identity: id, Node: name, Lookup: o.lookup, Grace: o.grace,
+		Region: o.region, Addr: n.reach, Below: n.out.Below, Rerouted: n.out.Rerouted, Log: log})
 	if err := n.out.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +165,22 @@ func start(t testing.TB, reg *registry, name string, o options) *node {
 	n.stop = func() { cancel(); wg.Wait() }
 	t.Cleanup(n.stop)
 	return n
+}
+
+// reach is where others are told that the node is.
+func (n *node) reach() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return cmp.Or(n.addr, n.out.Addr().String())
+}
+
+// behind puts a cable in front of the node, for those who are told of it from now on.
+func (n *node) behind(t testing.TB) *cable {
+	c := lay(t, n.out.Addr())
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.addr = c.addr()
+	return c
 }
 
 // source is how the registry describes the node, reached at addr ("": directly).

@@ -312,6 +312,17 @@ type Viewer struct {
 // Watch comes in by the gateway. An error is that of the answer.
 func (c *Cluster) Watch(key media.Key, options ...Option) (*Viewer, error) {
 	c.t.Helper()
+	return c.watchURL(c.PlayURL(key), options...)
+}
+
+// WatchAt comes to a node itself.
+func (c *Cluster) WatchAt(id string, key media.Key, options ...Option) (*Viewer, error) {
+	c.t.Helper()
+	return c.watchURL(fmt.Sprintf("http://%s/%s/whep/%s", c.Node(id).HTTPAddr(), key.App, key.ID), options...)
+}
+
+func (c *Cluster) watchURL(url string, options ...Option) (*Viewer, error) {
+	c.t.Helper()
 	v := &Viewer{user: c.newUser(options), request: time.Now()}
 	if v.behind != nil {
 		v.seen = newLedger(*v.behind)
@@ -337,7 +348,7 @@ func (c *Cluster) Watch(key media.Key, options ...Option) (*Viewer, error) {
 			}
 		}
 	})
-	if err := v.open(c.t.Context(), c.PlayURL(key)); err != nil {
+	if err := v.open(c.t.Context(), url); err != nil {
 		v.Vanish()
 		return nil, err
 	}
@@ -414,6 +425,13 @@ func (v *Viewer) Gap() time.Duration {
 		return 0
 	}
 	return max(v.gap, time.Since(v.last))
+}
+
+// ResetGap begins to measure anew.
+func (v *Viewer) ResetGap() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.gap = 0
 }
 
 // Whole returns an error unless the viewer has one unbroken track: same session, same
