@@ -154,6 +154,18 @@ func (r *Resource) Patch(ctx context.Context, fragment, ifMatch string) (string,
 	return "", refused(resp, body)
 }
 
+// Present asks whether the server still has the session. A refusal is a *Refused: with ours, no_session says that it has not.
+func (r *Resource) Present(ctx context.Context) error {
+	resp, body, err := r.client.do(ctx, http.MethodGet, r.URL, "", "", nil)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return refused(resp, body)
+	}
+	return nil
+}
+
 // Delete ends the session (RFC 9725 §4.2).
 func (r *Resource) Delete(ctx context.Context) error {
 	resp, body, err := r.client.do(ctx, http.MethodDelete, r.URL, "", "", nil)

@@ -48,6 +48,7 @@ type Config struct {
 	PIDs       []int // the server's processes on this machine, may be empty
 	Thresholds []Threshold
 	Capacity   *Capacity // find out how many viewers it carries; nil: don't
+	Return     *Return   // how those come back whose session is lost; nil: viewers don't. For Open
 
 	Log      *slog.Logger
 	Progress func(Sample) // once a second, from one goroutine; may be nil
@@ -144,12 +145,12 @@ type crowd struct {
 	log      *slog.Logger
 	identity *identity
 	client   *load.Client
-	signal   Signal                // the viewers'
 	local    func(netip.Addr) bool // where media may go; nil: anywhere
 	loops    []*loop
 	silence  []byte
 	start    time.Time
 	slots    chan struct{} // sessions that are opened at once
+	goodbyes sync.WaitGroup
 
 	mu         sync.Mutex // guards all below
 	opened     int        // sessions, to spread them over the loops
@@ -214,9 +215,6 @@ func newCrowd(cfg Config) (*crowd, error) {
 	c.client = load.NewClient(cfg.Token, cfg.Roots, cfg.Insecure)
 	c.client.Allow(cfg.allow)
 	c.client.Limit(cfg.Connections)
-	if c.signal = cfg.Signal; c.signal == nil {
-		c.signal = byWHIP(c.client)
-	}
 	return c, nil
 }
 
@@ -292,6 +290,16 @@ func (c *crowd) run(ctx context.Context) (*Report, error) {
 	return r, c.conclude(r, c.measured(w), stopped)
 }
 
+// door is the address for who comes now.
+func (c *crowd) door(publish bool) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if publish {
+		return c.cfg.Publish
+	}
+	return c.cfg.Play
+}
+
 // pause waits; it says whether the time has passed.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
@@ -322,10 +330,10 @@ func (c *crowd) newSession() *session {
 func (c *crowd) publish(ctx context.Context, wg *sync.WaitGroup) error {
 	up := make(chan error, c.cfg.Streams)
 	for i := range c.cfg.Streams {
-		url := expand(c.cfg.Publish, i)
+		url := func() string { return expand(c.door(true), i) }
 		if c.cfg.File != "" {
 			wg.Go(func() {
-				publishFile(ctx, load.PublishConfig{URL: url, Source: c.cfg.File, Loop: true, Bitrate: c.cfg.Bitrate,
+				publishFile(ctx, load.PublishConfig{URL: url(), Source: c.cfg.File, Loop: true, Bitrate: c.cfg.Bitrate,
 					Token: c.cfg.Token, Insecure: c.cfg.Insecure, Roots: c.cfg.Roots, Allow: c.cfg.allow, Log: c.log}, up)
 			})
 			continue
@@ -364,9 +372,8 @@ func (c *crowd) grow(ctx context.Context, n int) {
 			break
 		}
 		c.slots <- struct{}{}
-		url := expand(c.cfg.Play, (have+i)%c.cfg.Streams)
 		wg.Go(func() {
-			c.join(ctx, url)
+			c.join(ctx, (have+i)%c.cfg.Streams)
 			<-c.slots
 		})
 	}
@@ -380,16 +387,9 @@ func (c *crowd) hopeless(n int) bool {
 	return c.cfg.Capacity != nil && c.failed > max(2, n/50)
 }
 
-func (c *crowd) join(ctx context.Context, url string) {
-	s, began := c.newSession(), time.Now()
-	var v *viewer
-	ours := offer{ours: s.ours, fingerprint: c.identity.fingerprint, sound: c.cfg.Audio}
-	err := s.open(ctx, c.identity, c.signal, url, ours, func() medium {
-		v = newViewer(s, began)
-		return v
-	})
+func (c *crowd) join(ctx context.Context, stream int) {
+	v, err := c.enter(ctx, c.newSession(), stream)
 	if err != nil {
-		s.close(ctx)
 		if ctx.Err() == nil {
 			c.failure(err)
 		}
@@ -397,12 +397,33 @@ func (c *crowd) join(ctx context.Context, url string) {
 	}
 	// By the clock of all arrivals: this goroutine's turn comes later, often after the first picture.
 	var took time.Duration
-	s.loop.do(func() { took = time.Duration(s.heard - began.UnixNano()) })
+	v.session.loop.do(func() { took = time.Duration(v.session.heard - v.began.UnixNano()) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.viewers = append(c.viewers, v)
 	c.joins = append(c.joins, took)
 	c.joined++
+}
+
+// enter makes a session of a viewer of a stream.
+func (c *crowd) enter(ctx context.Context, s *session, stream int) (*viewer, error) {
+	began := time.Now()
+	var v *viewer
+	ours := offer{ours: s.ours, fingerprint: c.identity.fingerprint, sound: c.cfg.Audio}
+	signal := c.cfg.Signal
+	if signal == nil {
+		signal = byWHIP(c.client, func(r *load.Resource) { s.at = r })
+	}
+	err := s.open(ctx, c.identity, signal, expand(c.door(false), stream), ours, func() medium {
+		v = newViewer(s, began)
+		v.stream = stream
+		return v
+	})
+	if err != nil {
+		s.close(ctx)
+		return nil, err
+	}
+	return v, nil
 }
 
 func (c *crowd) failure(err error) {

@@ -120,9 +120,10 @@ func (l *loop) add(s *session, six bool) (err error) {
 
 // remove closes a session's socket.
 func (l *loop) remove(s *session) {
-	if s.socket == nil {
+	if s.socket == nil || s.removed {
 		return
 	}
+	s.removed = true
 	if v, ok := s.medium.(*viewer); ok {
 		l.figures.gone.add(v.seen)
 	}

@@ -20,10 +20,11 @@ const publishAgain = 500 * time.Millisecond
 // publisher sends one synthetic stream: H.264 and, if there is sound, Opus.
 type publisher struct {
 	crowd  *crowd
-	url    string
+	url    func() string
 	stream int
 
 	mu       sync.Mutex // guards all below
+	lives    []Life     // with Config.Return only, the last one last
 	live     bool
 	wantKey  bool
 	lastKey  time.Time
@@ -85,31 +86,58 @@ func (p *publisher) run(ctx context.Context, up chan<- error) {
 		}
 		if err == nil {
 			o.stream(ctx)
-			p.mu.Lock()
-			p.live = false
-			p.mu.Unlock()
-			o.carrier.leave(ctx)
+			p.leave(ctx, o)
 		}
-		wait := time.NewTimer(publishAgain/2 + rand.N(publishAgain))
+		wait := time.NewTimer(p.pause(err == nil))
 		select {
 		case <-ctx.Done():
 			wait.Stop()
 			return
 		case <-wait.C:
 		}
-		p.crowd.log.Warn("publishing again", "to", p.url, "lost", err == nil)
+		p.crowd.log.Warn("publishing again", "to", p.url(), "lost", err == nil)
 	}
+}
+
+// pause is how long to wait before the next attempt.
+func (p *publisher) pause(lost bool) time.Duration {
+	r := p.crowd.cfg.Return
+	switch {
+	case r == nil:
+		return publishAgain/2 + rand.N(publishAgain)
+	case lost:
+		return 0
+	}
+	return r.Pause
+}
+
+// leave says goodbye. Who comes back does not wait for the answer of a server that may be gone.
+func (p *publisher) leave(ctx context.Context, o *outgoing) {
+	p.mu.Lock()
+	p.live = false
+	p.mu.Unlock()
+	if p.crowd.cfg.Return == nil || ctx.Err() != nil {
+		o.carrier.leave(ctx)
+		return
+	}
+	p.crowd.goodbyes.Go(func() { o.carrier.leave(ctx) })
 }
 
 func (p *publisher) connect(ctx context.Context) (_ *outgoing, err error) {
 	now := time.Now()
+	p.tries(now)
+	if p.crowd.cfg.Return != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, connectWithin)
+		defer cancel()
+	}
 	o := &outgoing{publisher: p, video: newOutTrack(videoRate, ptH264, now)}
 	if p.crowd.cfg.Audio {
 		o.audio = newOutTrack(48_000, ptOpus, now)
 	}
 	o.video.ring = make([]sentPacket, ringSize)
-	if strings.HasPrefix(p.url, plainScheme+":") {
-		o.carrier, err = dialPlain(ctx, p.url, func(r []rtcp.Packet) { o.rtcp(r, 0) })
+	if url := p.url(); strings.HasPrefix(url, plainScheme+":") {
+		o.carrier, err = dialPlain(ctx, url, func(r []rtcp.Packet) { o.rtcp(r, 0) })
 	} else {
 		err = o.open(ctx)
 	}
@@ -120,21 +148,43 @@ func (p *publisher) connect(ctx context.Context) (_ *outgoing, err error) {
 	o.ready = true
 	o.mu.Unlock()
 	p.mu.Lock()
-	p.live, p.wantKey = true, true
+	p.live, p.wantKey, p.lastKey = true, true, time.Time{}
+	if n := len(p.lives); n > 0 {
+		p.lives[n-1].Back = time.Now()
+		if s, ok := o.carrier.(sealed); ok {
+			p.lives[n-1].Node = nodeOf(s.at)
+		}
+	}
 	p.mu.Unlock()
 	return o, nil
+}
+
+// tries counts an attempt.
+func (p *publisher) tries(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.crowd.cfg.Return == nil {
+		return
+	}
+	if n := len(p.lives); n == 0 || !p.lives[n-1].Back.IsZero() {
+		p.lives = append(p.lives, Life{Lost: now})
+	}
+	p.lives[len(p.lives)-1].Tries++
 }
 
 // open publishes by WHIP.
 func (o *outgoing) open(ctx context.Context) error {
 	c := o.publisher.crowd
 	s := c.newSession()
+	if c.cfg.Return != nil {
+		s.notice = c.cfg.Return.Notice
+	}
 	ours := offer{ours: s.ours, fingerprint: c.identity.fingerprint, publish: true, sound: o.audio != nil, video: o.video.ssrc, again: o.video.rtxSSRC}
 	if o.audio != nil {
 		ours.audio = o.audio.ssrc
 	}
 	o.carrier = sealed{s}
-	if err := s.open(ctx, c.identity, byWHIP(c.client), o.publisher.url, ours, func() medium { return o }); err != nil {
+	if err := s.open(ctx, c.identity, byWHIP(c.client, func(r *load.Resource) { s.at = r }), o.publisher.url(), ours, func() medium { return o }); err != nil {
 		s.close(ctx)
 		return err
 	}
@@ -219,6 +269,9 @@ func (p *publisher) keyNow(now time.Time, gop time.Duration) bool {
 		return false
 	}
 	p.lastKey, p.wantKey = now, false
+	if n := len(p.lives); n > 0 && p.lives[n-1].Key.IsZero() {
+		p.lives[n-1].Key = now
+	}
 	return true
 }
 

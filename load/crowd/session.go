@@ -32,26 +32,31 @@ type session struct {
 	local  func(netip.Addr) bool // where media may go; nil: anywhere
 
 	bye    func(context.Context) error // tells the server; nil before it knows of us
+	at     *load.Resource              // of WHIP and WHEP; nil: none yet, or another signalling
+	notice time.Duration               // a server that says nothing for so long is gone; 0: see maxQuiet
 	answer *answer
 	pipe   *pipe         // as long as the handshake takes
 	up     chan struct{} // closed when the server has answered a check
 	over   chan struct{} // closed when the server ended it or is gone
 
 	// The loop's.
-	socket *socket
-	phase  int
-	peer   netip.AddrPort // where media goes and comes from; not valid before up is closed
-	checks []check        // those without an answer
-	tried  int            // candidates
-	again  time.Time      // when to check again
-	quiet  int            // checks in a row without an answer
-	beats  int
-	keys   *keys // nil before the handshake is over
-	heard  int64 // arrival of the handshake's last message, Unix nanoseconds: from then on media can flow
-	early  []earlier
-	gone   bool // over is closed
-	bad    int  // packets of the sample that could not be decrypted
-	sample int  // counts packets
+	socket  *socket
+	phase   int
+	peer    netip.AddrPort // where media goes and comes from; not valid before up is closed
+	checks  []check        // those without an answer
+	tried   int            // candidates
+	again   time.Time      // when to check again
+	quiet   int            // checks in a row without an answer
+	beats   int
+	keys    *keys     // nil before the handshake is over
+	latest  time.Time // when something came; with notice only
+	asked   time.Time // when it was checked last; with notice only
+	heard   int64     // arrival of the handshake's last message, Unix nanoseconds: from then on media can flow
+	early   []earlier
+	gone    bool // over is closed
+	removed bool // from the loop
+	bad     int  // packets of the sample that could not be decrypted
+	sample  int  // counts packets
 }
 
 type check struct {
@@ -185,6 +190,7 @@ func (s *session) datagram(b []byte, at int64) {
 	if len(b) < 12 {
 		return
 	}
+	s.latest = s.loop.now
 	switch {
 	case b[0] < 4:
 		s.stun(b)
@@ -302,7 +308,29 @@ func (s *session) hurry(now time.Time) bool {
 		}
 		return true
 	}
-	return s.keys != nil && s.medium.hurry(now)
+	if s.keys == nil {
+		return false
+	}
+	more := s.medium.hurry(now)
+	if s.notice > 0 {
+		s.vigil(now)
+	}
+	return more || s.notice > 0
+}
+
+// checksInNotice is how often a server is asked for a sign of life within the time after which it counts as gone.
+const checksInNotice = 4
+
+// vigil ends the session as soon as the server has been silent for notice.
+func (s *session) vigil(now time.Time) {
+	if now.Sub(s.latest) >= s.notice {
+		s.end()
+		return
+	}
+	if now.Sub(s.asked) >= s.notice/checksInNotice {
+		s.asked = now
+		s.check(s.peer)
+	}
 }
 
 func (s *session) beat(now time.Time) {

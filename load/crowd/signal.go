@@ -12,8 +12,8 @@ import (
 // describe makes our description: an offer when it gets nothing, otherwise the answer to the server's offer.
 type Signal func(ctx context.Context, url string, describe func(theirs string) (string, error)) (theirs string, bye func(context.Context) error, err error)
 
-// byWHIP is the signalling of WHIP and WHEP.
-func byWHIP(client *load.Client) Signal {
+// byWHIP is the signalling of WHIP and WHEP. keep gets the session's resource; it may be nil.
+func byWHIP(client *load.Client, keep func(*load.Resource)) Signal {
 	return func(ctx context.Context, url string, describe func(string) (string, error)) (string, func(context.Context) error, error) {
 		ours, err := describe("")
 		if err != nil {
@@ -22,6 +22,9 @@ func byWHIP(client *load.Client) Signal {
 		r, err := client.Offer(ctx, url, ours)
 		if err != nil {
 			return "", nil, err
+		}
+		if keep != nil {
+			keep(r)
 		}
 		return r.Answer, r.Delete, nil
 	}

@@ -61,6 +61,7 @@ type track struct {
 	before, extra uint32 // at the last receiver report: expected, received
 
 	frame  frameState
+	shown  bool // there was a frame before this one, with this numbering
 	fresh  bool // the next packet in order begins a frame
 	gap    bool // packets before it are lost
 	broken bool // the decoder can't go on without a key frame
@@ -158,11 +159,14 @@ func (t *track) peek(u *unit, plain []byte) {
 func (t *track) restart(ssrc, ext uint32) {
 	t.giveUp(len(t.holes))
 	t.broken = t.format.video && t.started
+	if t.started {
+		t.viewer.jumps++
+	}
 	t.ssrc, t.started = ssrc, true
 	t.base, t.top, t.next = ext, ext, ext
 	t.held, t.holes = nil, nil
 	t.received, t.before, t.extra = 0, 0, 0
-	t.frame, t.fresh, t.gap = frameState{}, true, false
+	t.frame, t.shown, t.fresh, t.gap = frameState{}, false, true, false
 	t.clockWall = 0
 }
 
@@ -254,6 +258,10 @@ func (t *track) deliver(u unit) {
 		t.complete()
 	}
 	if !f.open {
+		if t.shown && int32(u.ts-f.ts) < 0 {
+			t.viewer.jumps++
+		}
+		t.shown = true
 		*f = frameState{open: true, ts: u.ts, stamp: u.stamp, at: u.at, broken: gap && !u.begins}
 		t.spread(u)
 	}

@@ -49,6 +49,7 @@ func (s *seen) share() float64 {
 // viewer is a session that watches. After its begin it belongs to its loop.
 type viewer struct {
 	session *session
+	stream  int
 	tracks  []*track // by payload type, see find
 	began   time.Time
 	joined  time.Duration // until media could flow
@@ -63,8 +64,20 @@ type viewer struct {
 	asked      int64 // for a key frame
 	ssrc       uint32
 	reports    int
-	lost       bool // the session ended before we ended it
+	stale      int // frames of an earlier moment than one that was shown
+	newest     int64
+	worst      span // the longest, in the measured time
+	jumps      int  // numbers or timestamps that did not go on, in the measured time
+	again      int  // sessions after the first, in the measured time
+
+	latest  int64 // packet; Unix nanoseconds
+	stall   time.Duration
+	stalled func(*viewer) // no packet came for stall; nil: nobody cares. It must not block
+	asking  bool          // stalled was called, and its question has no answer yet
 }
+
+// span is a time between two pictures, in Unix nanoseconds.
+type span struct{ from, to int64 }
 
 // pace is the mean of the last frames' intervals, of which a freeze is told.
 type pace struct {
@@ -106,6 +119,7 @@ func (v *viewer) rtp(b []byte, at int64) {
 	if v.first == 0 {
 		v.first = at
 	}
+	v.latest = at
 	v.seen.bytes += uint64(len(b))
 	pt := b[1] & 0x7f
 	for _, t := range v.tracks { // two or three
@@ -137,6 +151,12 @@ func (v *viewer) frame(f frameState, good bool) {
 	if !good {
 		return
 	}
+	if f.stamp != 0 {
+		if f.stamp < v.newest {
+			v.stale++
+		}
+		v.newest = max(v.newest, f.stamp)
+	}
 	if v.shown != 0 {
 		v.gap(f.at)
 	}
@@ -156,7 +176,9 @@ const maxCached = 15 * time.Second
 func (v *viewer) gap(at int64) {
 	d := time.Duration(at - v.shown)
 	if v.from < at {
-		v.longest = max(v.longest, time.Duration(at-max(v.shown, v.from)))
+		if from := max(v.shown, v.from); time.Duration(at-from) > v.longest {
+			v.longest, v.worst = time.Duration(at-from), span{from, at}
+		}
 	}
 	if v.pace.freeze(d) {
 		v.seen.freezes++
@@ -240,6 +262,10 @@ func (v *viewer) askKey(t *track, now time.Time) {
 
 // beat implements medium: every other time it sends a receiver report (RFC 3550 §6.4.2).
 func (v *viewer) beat(now time.Time) {
+	if v.stalled != nil && v.first != 0 && !v.asking && now.UnixNano()-v.latest >= int64(v.stall) {
+		v.asking = true
+		v.stalled(v)
+	}
 	if v.reports++; v.reports%2 == 0 {
 		return
 	}
@@ -274,7 +300,8 @@ func (t *track) reception(now int64) rtcp.ReceptionReport {
 
 // measure begins the measured time.
 func (v *viewer) measure(now int64) {
-	v.base, v.from, v.longest = v.seen, now, 0
+	v.base, v.from, v.longest, v.worst = v.seen, now, 0, span{}
+	v.stale, v.jumps, v.again = 0, 0, 0
 }
 
 // finish ends it: silence at the end counts, too.
