@@ -11,6 +11,7 @@ GOFLAGS_BUILD := -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VER
 ARGS     ?=
 BENCH    ?=
 FUZZTIME ?= 10s
+CHAOS    ?=
 PKG      ?= ./...
 
 # What the pages are made from. npm ci and the build run only when one of these is newer.
@@ -19,7 +20,7 @@ WEB_MODULES := web/node_modules/.package-lock.json
 WEB_BUILT   := web/dist/.built
 E2E_MODULES := e2e/node_modules/.package-lock.json
 
-.PHONY: help deps deps-test build web up test test-short test-web arch e2e e2e-long lint fuzz bench bench-micro docs clean
+.PHONY: help deps deps-test build web up test test-short test-web arch e2e e2e-long lint fuzz bench bench-micro chaos docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -100,6 +101,10 @@ bench: build ## what a viewer costs: ours, the floor and Janus beside each other
 
 bench-micro: web ## the Go benchmarks: of the send loop, sealing, batches; PKG=./... for all
 	go test -run '^$$' -bench . -benchmem $(if $(filter command%,$(origin PKG)),$(PKG),./rtc ./udp)
+
+chaos: build ## break a cluster in network namespaces and measure what people notice; needs root; CHAOS="--quick" takes minutes, not an hour
+	@go build -trimpath -o bin/chaos ./e2e/chaos
+	@bin/chaos $(CHAOS)
 
 docs: ## write again what is made from the code: docs/errors.md
 	go test -count=1 -run 'TestErrorsPage' . -update

@@ -29,7 +29,7 @@ var ranks = []struct {
 	{6, "signal api web load"},
 	{7, "node gateway"},
 	{8, "internal/rig"},
-	{9, "cmd"},
+	{9, "cmd e2e"},
 }
 
 // fences keep a module in the few folders that exist for it, so that it can be replaced there.
@@ -41,13 +41,13 @@ var fences = []struct{ module, folders, why string }{
 	{"modernc.org/sqlite", "cluster/sqlite", "others use cluster.Registry"},
 	{"database/sql", "cluster/sqlite", "others use cluster.Registry"},
 	{"github.com/goccy/go-yaml", "internal/config", "settings are read there"},
-	{"github.com/alecthomas/kong", "cmd", "the command line is read there"},
+	{"github.com/alecthomas/kong", "cmd e2e", "the command line is read there"},
 }
 
 // onlyIn keeps what belongs to the process in the folders that speak for it, so that
 // several nodes fit in one process. They hold for code, not for tests.
 var onlyIn = []struct{ names, folders, why string }{
-	{"os.Args os.Exit os.Stdin os.Stdout os.Stderr", "cmd", "pass a reader, a writer, or return an error"},
+	{"os.Args os.Exit os.Stdin os.Stdout os.Stderr", "cmd e2e", "pass a reader, a writer, or return an error"},
 	{"os.Getenv os.LookupEnv os.Environ os.ExpandEnv", "internal/config", "make it a setting"},
 	{"signal.Notify signal.NotifyContext signal.Ignore", "internal/lifecycle", "end with the context"},
 	{"log.Print log.Printf log.Println log.Fatal log.Fatalf log.Default", "", "pass a *slog.Logger"},
@@ -127,7 +127,7 @@ func TestInspect(t *testing.T) {
 		{"no line", map[string]string{"media/m.go": "// Package media is here.\npackage media\n"}, []string{`media/m.go:1: the package comment has no "Imports:" line`}},
 		{"init", map[string]string{"media/m.go": media + "func init() {}\n"}, []string{"media/m.go:6: init runs before anybody asked"}},
 		{"method init", map[string]string{"media/m.go": media + "type t int\nfunc (t) init() {}\n"}, nil},
-		{"exit", map[string]string{"media/m.go": media + "import \"os\"\nfunc f() { os.Exit(1) }\n"}, []string{"media/m.go:7: os.Exit is only for cmd: pass a reader"}},
+		{"exit", map[string]string{"media/m.go": media + "import \"os\"\nfunc f() { os.Exit(1) }\n"}, []string{"media/m.go:7: os.Exit is only for cmd, e2e: pass a reader"}},
 		{"exit in cmd", map[string]string{"cmd/x/m.go": doc("main") + "import \"os\"\nfunc main() { os.Exit(1) }\n"}, nil},
 		{"environment", map[string]string{"cmd/x/m.go": doc("main") + "import \"os\"\nvar _ = os.Getenv\n"}, []string{"os.Getenv is only for internal/config: make it a setting"}},
 		{"signals", map[string]string{"node/m.go": doc("node") + "import s \"os/signal\"\nfunc f() { s.Notify(nil) }\n"}, []string{"signal.Notify is only for internal/lifecycle"}},
