@@ -42,6 +42,7 @@ var fences = []struct{ module, folders, why string }{
 	{"database/sql", "cluster/sqlite", "others use cluster.Registry"},
 	{"github.com/goccy/go-yaml", "internal/config", "settings are read there"},
 	{"github.com/alecthomas/kong", "cmd e2e", "the command line is read there"},
+	{"github.com/prometheus", "internal/metrics", "others give it figures"},
 }
 
 // onlyIn keeps what belongs to the process in the folders that speak for it, so that

@@ -60,6 +60,9 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		_, _ = io.WriteString(w, "ok\n")
 		return
+	case toNobody:
+		h.refuse(w, r, problem.New(problem.NotFound, "Figures are for operators: see gateway.operators in sluice.yaml."))
+		return
 	case newSocket:
 		h.serveSocket(w, r)
 		return

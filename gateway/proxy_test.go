@@ -62,6 +62,17 @@ func TestStandaloneTakesBothPorts(t *testing.T) {
 	}
 }
 
+// TestFiguresAreNotPublic: what nodes tell operators does not go through the front door.
+func TestFiguresAreNotPublic(t *testing.T) {
+	n := startNode(t, "s1", cluster.Standalone)
+	r := start(t, Config{}, n)
+	for _, url := range []string{r.play("/metrics"), r.publish("/load"), r.play("/scaling?role=edge"), r.play("/%6detrics")} {
+		if resp, body := r.do(t, "GET", url, ""); resp.StatusCode != http.StatusNotFound || n.asked.Load() > 0 {
+			t.Errorf("%s: %s %s", url, resp.Status, body)
+		}
+	}
+}
+
 func TestNoNode(t *testing.T) {
 	r := start(t, Config{}, startNode(t, "e1", cluster.Edge))
 	resp, body := r.do(t, "POST", r.publish("/live/whip/stream1"), "v=0", "Accept", "text/html")

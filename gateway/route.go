@@ -18,6 +18,7 @@ const (
 	newSetup              // POST that begins a WHIP or WHEP session
 	newSocket             // upgrade of /{app}/websocket
 	toSelf                // /gateway/healthz
+	toNobody              // what is for operators, who ask the node itself
 )
 
 // route is a request, understood.
@@ -36,6 +37,9 @@ func parseRoute(r *http.Request) (route, *problem.Problem) {
 	path := strings.TrimPrefix(r.URL.Path, "/")
 	if path == "gateway/healthz" {
 		return route{kind: toSelf}, nil
+	}
+	if path == "metrics" || path == "load" || path == "scaling" {
+		return route{kind: toNobody}, nil
 	}
 	seg := strings.SplitN(path, "/", 5)
 	if len(seg) < 2 {

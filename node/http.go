@@ -6,6 +6,7 @@ import (
 
 	inrtc "sluice/ingest/webrtc"
 	"sluice/internal/clientip"
+	"sluice/internal/metrics"
 	"sluice/internal/problem"
 	"sluice/signal"
 	"sluice/signal/antmedia"
@@ -50,6 +51,8 @@ func (n *Node) server(clients *clientip.Resolver) *http.Server {
 	n.sockets.Register(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", n.ready)
+	mux.Handle("GET /metrics", private(clients, metrics.Handler(n.gauges)))
+	mux.Handle("GET /load", private(clients, http.HandlerFunc(n.showLoad)))
 	mux.Handle("/", web.Handler(web.Config{Apps: n.cfg.Apps, PlayURL: n.cfg.PlayURL, PublishURL: n.cfg.PublishURL}))
 	return &http.Server{
 		Handler:           mux,

@@ -2,13 +2,18 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
 	"sluice/cluster"
+	"sluice/internal/clientip"
 	"sluice/internal/config"
+	"sluice/internal/metrics"
+	"sluice/internal/problem"
 	"sluice/internal/usage"
 )
 
@@ -133,4 +138,48 @@ func part(is, most float64) float64 {
 		return 0
 	}
 	return min(1, is/most)
+}
+
+// gauges are the node's figures for Prometheus.
+func (n *Node) gauges() []metrics.Gauge {
+	s, full := n.load.state(), 0.0
+	if s.full != "" {
+		full = 1
+	}
+	labels := [][2]string{{"node", n.cfg.ID}, {"role", string(n.role)}, {"region", n.cfg.Region}}
+	var list []metrics.Gauge
+	for _, g := range []metrics.Gauge{
+		{Name: "cpu", Help: "Share in use of the processors that the node may use, 0 to 1.", Value: s.cpu},
+		{Name: "memory", Help: "Share in use of the memory that the node may use, 0 to 1.", Value: s.memory},
+		{Name: "egress_bits_per_second", Help: "What is sent to viewers and nodes.", Value: s.egress},
+		{Name: "load", Help: "The largest share in use of processors, egress and viewers, 0 to 1.", Value: s.load},
+		{Name: "full", Help: "1 while the node takes nobody new because it is at a limit.", Value: full},
+		{Name: "viewers", Help: "Viewers' sessions.", Value: float64(n.out.Viewers())},
+	} {
+		g.Name, g.Labels = "sluice_node_"+g.Name, labels
+		list = append(list, g)
+	}
+	return list
+}
+
+// showLoad answers GET /load.
+func (n *Node) showLoad(w http.ResponseWriter, _ *http.Request) {
+	s := n.load.state()
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(w).Encode(map[string]any{ // a client that went away is its own report
+		"node": n.cfg.ID, "role": n.role, "region": n.cfg.Region, "cpu": s.cpu, "memory": s.memory, "egress": s.egress,
+		"load": s.load, "full": s.full, "viewers": n.out.Viewers(),
+	})
+}
+
+// private answers clients in this machine's and in private networks (RFC 1918, RFC 4193) only: a node's figures are nobody else's business.
+func private(clients *clientip.Resolver, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a := clients.Of(r).Unmap(); !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast() {
+			problem.New(problem.Forbidden, "figures are shown in private networks only").Write(w)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }

@@ -3,9 +3,13 @@ package node
 import (
 	"log/slog"
 	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"testing"
 	"time"
 
+	"sluice/internal/clientip"
 	"sluice/internal/config"
 )
 
@@ -79,5 +83,32 @@ func TestLoad(t *testing.T) {
 	}
 	if s := second(0); s.egress != 0 || len(l.past) > 8 {
 		t.Errorf("nothing is sent: %+v, %d samples", s, len(l.past))
+	}
+}
+
+func TestFiguresArePrivate(t *testing.T) {
+	h := private(clientip.New([]netip.Prefix{netip.MustParsePrefix("10.0.0.5/32")}), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
+	for _, tc := range []struct {
+		name, peer, forwarded string
+		status                int
+	}{
+		{"this machine", "127.0.0.1:5", "", 200},
+		{"a private network", "10.0.0.9:5", "", 200},
+		{"a private network of IPv6", "[fd00::1]:5", "", 200},
+		{"the internet", "203.0.113.9:5", "", 403},
+		{"the internet, through the gateway", "10.0.0.5:5", "203.0.113.9", 403},
+		{"somebody who says so himself", "203.0.113.9:5", "10.0.0.1", 403},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+			r.RemoteAddr = tc.peer
+			if tc.forwarded != "" {
+				r.Header.Set("X-Forwarded-For", tc.forwarded)
+			}
+			w := httptest.NewRecorder()
+			if h.ServeHTTP(w, r); w.Code != tc.status {
+				t.Errorf("%d, want %d", w.Code, tc.status)
+			}
+		})
 	}
 }

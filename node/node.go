@@ -2,7 +2,7 @@
 // together as its role says, tells the registry about itself, and answers HTTP.
 //
 // Imports: cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/auth, internal/clientip,
-// internal/config, internal/lifecycle, internal/problem, internal/turn, internal/usage, media, relay, rtc, signal, signal/antmedia,
+// internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/turn, internal/usage, media, relay, rtc, signal, signal/antmedia,
 // signal/whep, signal/whip, stream, web.
 package node
 

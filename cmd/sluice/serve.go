@@ -7,6 +7,7 @@ import (
 
 	"sluice/cluster"
 	"sluice/gateway"
+	"sluice/gateway/scaling"
 	"sluice/internal/config"
 	"sluice/internal/lifecycle"
 	"sluice/node"
@@ -79,7 +80,16 @@ func (c *gatewayCmd) Run(p *process) (err error) {
 		PublishListen: c.Publish, PlayListen: c.Play, RedirectListen: c.Redirect,
 		CertFile: c.Certificate, KeyFile: c.Key, TrustedProxies: trusted, HealthInterval: c.HealthInterval, Region: c.Region,
 	}, gateway.Deps{Directory: directory, Log: log})
+	watch, err := scaling.New(scaling.Config{
+		Rules:  cluster.ScaleConfig{Target: c.Scale.CPU, Window: c.Scale.Window, Min: c.Scale.Min},
+		Azure:  scaling.Azure{Endpoint: c.Scale.Azure.Endpoint, Edges: c.Scale.Azure.Edges, Origins: c.Scale.Azure.Origins, Region: c.Region},
+		Listen: c.Operators, View: directory.View, Log: log,
+	})
+	if err != nil {
+		return usageError{err}
+	}
 	return lifecycle.Run(p.ctx, log, stopSlack,
 		lifecycle.Part{Name: "directory", Run: directory.Run},
+		lifecycle.Part{Name: "scaling", Listen: watch.Listen, Run: watch.Run},
 		lifecycle.Part{Name: "gateway", Listen: g.Listen, Run: g.Run})
 }

@@ -168,7 +168,7 @@ func (u *up) parts() []lifecycle.Part {
 	origins, edges := group(cluster.Origin, u.cmd.Origins), group(cluster.Edge, u.cmd.Edges)
 	u.nodes = slices.Concat(origins, edges)
 	u.gateway = u.child("gateway", append([]string{"gateway", "--publish=:" + strconv.Itoa(u.cmd.PublishPort),
-		"--play=:" + strconv.Itoa(u.cmd.PlayPort), "--redirect=", "--certificate=" + u.home.path(certFile),
+		"--play=:" + strconv.Itoa(u.cmd.PlayPort), "--redirect=", "--operators=127.0.0.1:0", "--certificate=" + u.home.path(certFile),
 		"--key=" + u.home.path(certKeyFile)}, common...))
 	return []lifecycle.Part{
 		{Name: "origins", Run: all(origins)},

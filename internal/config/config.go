@@ -101,6 +101,7 @@ type Gateway struct {
 	TrustedProxies []string      `yaml:"trusted-proxies" default:"" check:"prefix" help:"Who may say a client's address in X-Forwarded-For."`
 	HealthInterval time.Duration `yaml:"health-interval" default:"300ms" check:"positive" help:"Nodes are asked so often whether they are well."`
 	Region         string        `yaml:"region" default:"" check:"id" help:"Where the gateway is; nodes of the same region come first."`
+	Operators      string        `yaml:"operators" default:"127.0.0.1:5081" check:"listen-or-off" help:"Address for operators, plain HTTP: /scaling, /metrics; empty: none."`
 	Scale          Scale         `yaml:"scale" embed:"" prefix:"scale-"`
 }
 
@@ -108,6 +109,15 @@ type Gateway struct {
 type Scale struct {
 	CPU    float64       `yaml:"cpu" default:"0.6" check:"fraction" help:"Mean load of a group at which it grows, 0 to 1."`
 	Window time.Duration `yaml:"window" default:"5m" check:"positive" help:"Time over which the mean is taken."`
+	Min    int           `yaml:"min" default:"1" check:"some" help:"Fewest nodes of a group."`
+	Azure  ScaleAzure    `yaml:"azure" embed:"" prefix:"azure-"`
+}
+
+// ScaleAzure is where Azure's autoscale rules find the scaling signal.
+type ScaleAzure struct {
+	Endpoint string `yaml:"endpoint" default:"" check:"origin" help:"Azure Monitor gets the signal here: https://REGION.monitoring.azure.com; empty: it does not."`
+	Edges    string `yaml:"edges" default:"" help:"Resource id of the edges' scale set."`
+	Origins  string `yaml:"origins" default:"" help:"Resource id of the origins' scale set."`
 }
 
 // Up is a whole cluster on one machine.
