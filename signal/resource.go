@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"mime"
 	"net/http"
 	"net/netip"
@@ -64,6 +65,9 @@ type Config struct {
 type Resource struct {
 	cfg Config
 
+	quiet context.Context // ends with Hush
+	hush  context.CancelFunc
+
 	mu       sync.Mutex
 	sessions map[string]*entry // by the last element of the session's URL
 }
@@ -72,10 +76,16 @@ type Resource struct {
 type entry struct {
 	session Session
 	key     media.Key
-	mu      sync.Mutex
-	etag    string // entity tag without quotes: identifies the ICE session (RFC 9725 §4.3.1)
-	ufrag   string // the client's
-	ice     string // the part of our answer that a restart needs, with all our candidates
+	gone    chan struct{} // closed when it is no longer among the sessions
+
+	// Under the resource's mu.
+	listeners []chan struct{} // to its events; each has room for one
+	told      bool            // to move
+
+	mu    sync.Mutex
+	etag  string // entity tag without quotes: identifies the ICE session (RFC 9725 §4.3.1)
+	ufrag string // the client's
+	ice   string // the part of our answer that a restart needs, with all our candidates
 }
 
 // New returns a Resource.
@@ -87,7 +97,9 @@ func New(cfg Config) *Resource {
 	if cfg.Relays == nil {
 		cfg.Relays = func() []ICEServer { return nil }
 	}
-	return &Resource{cfg: cfg, sessions: map[string]*entry{}}
+	r := &Resource{cfg: cfg, sessions: map[string]*entry{}}
+	r.quiet, r.hush = context.WithCancel(context.Background())
+	return r
 }
 
 // Register adds the routes.
@@ -95,6 +107,7 @@ func (r *Resource) Register(mux *http.ServeMux) {
 	endpoint := "/{app}/" + r.cfg.Protocol + "/{id}"
 	mux.HandleFunc(endpoint, r.endpoint)
 	mux.HandleFunc(endpoint+"/{session}", r.session)
+	mux.HandleFunc(endpoint+"/{session}/"+eventsPath, r.events)
 }
 
 // Sizes of bodies, in bytes.
@@ -161,7 +174,7 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 	if err := r.cfg.Authorize(req.Context(), auth.Request{Action: r.cfg.Action, Stream: key, Token: bearer(req), Remote: remote}); err != nil {
 		return err
 	}
-	e := &entry{key: key}
+	e := &entry{key: key, gone: make(chan struct{})}
 	var name string
 	opened := make(chan struct{})
 	session, answer, err := r.cfg.Open(req.Context(), key, remote.String(), offer, func(error) {
@@ -191,6 +204,7 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 	h.Set("ETag", `"`+e.etag+`"`)
 	h.Set("Accept-Patch", "application/trickle-ice-sdpfrag")
 	h.Set("Cache-Control", "no-store")
+	h.Add("Link", r.eventsLink(h.Get("Location")))
 	r.links(h)
 	w.WriteHeader(http.StatusCreated)
 	_, _ = io.WriteString(w, answer) // a client that went away is noticed by its session
@@ -211,17 +225,14 @@ func (r *Resource) session(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	name := req.PathValue("session")
-	r.mu.Lock()
-	e := r.sessions[name]
-	r.mu.Unlock()
-	if e == nil || e.key.App != req.PathValue("app") || e.key.ID != req.PathValue("id") {
+	e := r.find(req)
+	if e == nil {
 		r.fail(w, req, problem.New(problem.NoSession, "the session has ended; POST an offer to open another"))
 		return
 	}
 	switch req.Method {
 	case http.MethodDelete:
-		r.forget(name)
+		r.forget(req.PathValue("session"))
 		e.session.Close(stream.ErrStopped)
 		w.WriteHeader(http.StatusOK)
 	case http.MethodPatch:
@@ -232,6 +243,17 @@ func (r *Resource) session(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Allow", methods)
 		r.fail(w, req, problem.New(problem.MethodNotAllowed, "PATCH trickles candidates, DELETE ends the session"))
 	}
+}
+
+// find returns the session that a request's URL names, or nil.
+func (r *Resource) find(req *http.Request) *entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.sessions[req.PathValue("session")]
+	if e == nil || e.key.App != req.PathValue("app") || e.key.ID != req.PathValue("id") {
+		return nil
+	}
+	return e
 }
 
 // patch adds candidates, or restarts ICE (RFC 9725 §4.3).
@@ -277,13 +299,8 @@ func (e *entry) patch(w http.ResponseWriter, req *http.Request) error {
 
 // Close ends all sessions; for the end of the node.
 func (r *Resource) Close(reason error) {
-	r.mu.Lock()
-	all := r.sessions
-	r.sessions = map[string]*entry{}
-	r.mu.Unlock()
-	for _, e := range all {
-		e.session.Close(reason)
-	}
+	r.Hush()
+	r.Shed(math.MaxInt, reason)
 }
 
 // Sessions is the number of open sessions.
@@ -296,7 +313,14 @@ func (r *Resource) Sessions() int {
 func (r *Resource) forget(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.sessions, name)
+	r.forgetLocked(name)
+}
+
+func (r *Resource) forgetLocked(name string) {
+	if e := r.sessions[name]; e != nil {
+		delete(r.sessions, name)
+		close(e.gone)
+	}
 }
 
 func (r *Resource) key(req *http.Request) (media.Key, error) {

