@@ -42,7 +42,8 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	defer h.g.running.Done()
 	w := newResponse(rw, r)
 	defer w.done()
-	if isUpgrade(r.Header) {
+	rt, refusal := parseRoute(r)
+	if isUpgrade(r.Header) || rt.events {
 		defer h.g.sockets.Add(-1)
 		if h.g.sockets.Add(1) > int64(h.g.maxSockets) {
 			w.Header().Set("Retry-After", retryAfter)
@@ -50,7 +51,6 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	rt, refusal := parseRoute(r)
 	if refusal != nil {
 		h.refuse(w, r, refusal)
 		return
@@ -67,7 +67,7 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		h.serveSocket(w, r)
 		return
 	}
-	if isUpgrade(r.Header) { // the proxy would join the two ends for ever
+	if isUpgrade(r.Header) || rt.events { // the proxy would join the two ends for ever
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(h.g.stopping, cancel)()

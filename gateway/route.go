@@ -26,6 +26,8 @@ type route struct {
 	kind kind
 	key  media.Key // its stream, if the URL names one
 	node string    // for toNode
+
+	events bool // the answer is a session's events, and does not end
 }
 
 // signals reports that the body is an SDP or a candidate: small, and worth keeping for a second try.
@@ -64,7 +66,8 @@ func parseRoute(r *http.Request) (route, *problem.Problem) {
 }
 
 func signalRoute(method string, seg []string) (route, *problem.Problem) {
-	if len(seg) < 3 || len(seg) > 4 || method == http.MethodOptions {
+	events := len(seg) == 5 && seg[4] == "events"
+	if len(seg) < 3 || len(seg) > 4 && !events || method == http.MethodOptions {
 		return route{}, nil // any node knows the answer; a preflight must not fail because a node is gone
 	}
 	key, err := media.NewKey(seg[0], seg[2])
@@ -81,7 +84,7 @@ func signalRoute(method string, seg []string) (route, *problem.Problem) {
 	if !ok || random == "" || cluster.CheckNodeID(node) != nil {
 		return route{}, problem.New(problem.NoSession, "The session in the URL was not made here; start a new one.")
 	}
-	return route{kind: toNode, key: key, node: node}, nil
+	return route{kind: toNode, key: key, node: node, events: events && method == http.MethodGet}, nil
 }
 
 // streamOf cuts a file name under /{app}/streams/ to what is likely the stream's id: stream1.m3u8,
