@@ -48,6 +48,9 @@ func Signals(parent context.Context, force func(os.Signal)) (ctx context.Context
 // ErrSignal is the cause of a context that a signal ended.
 var ErrSignal = errors.New("stopped by signal")
 
+// ErrDone is what a part returns when all is done: the others are stopped, and that is no error.
+var ErrDone = errors.New("all is done")
+
 // Part is one of the things that a process is made of.
 type Part struct {
 	Name   string
@@ -66,11 +69,13 @@ type running struct {
 // Run starts the parts in order: each listens, then runs. When ctx ends, or a part
 // ends by itself, it stops them in the reverse order, each only after those that were started after it have ended.
 // A part that has not ended stopWithin after it was told to is left behind and is an error.
-// The result joins the errors of all parts; ending because ctx ended is none.
+// The result joins the errors of all parts; ending because ctx ended is none. When a part ended with ErrDone
+// and nothing else went wrong, the result is ErrDone.
 func Run(ctx context.Context, log *slog.Logger, stopWithin time.Duration, parts ...Part) error {
 	var started []*running
 	ended := make(chan *running, len(parts)) // room for all: nobody blocks
 	var errs []error
+	done := false
 	for _, p := range parts {
 		if p.Listen != nil {
 			if err := p.Listen(ctx); err != nil {
@@ -85,7 +90,10 @@ func Run(ctx context.Context, log *slog.Logger, stopWithin time.Duration, parts 
 		select {
 		case <-ctx.Done():
 		case r := <-ended:
-			if r.err == nil && ctx.Err() == nil {
+			switch {
+			case errors.Is(r.err, ErrDone):
+				done = true
+			case r.err == nil && ctx.Err() == nil:
 				errs = append(errs, fmt.Errorf("%s ended by itself", r.name))
 			}
 		}
@@ -96,6 +104,9 @@ func Run(ctx context.Context, log *slog.Logger, stopWithin time.Duration, parts 
 			errs = append(errs, err)
 		}
 		log.Debug("stopped", "part", r.name)
+	}
+	if done && len(errs) == 0 {
+		return ErrDone
 	}
 	return errors.Join(errs...)
 }
@@ -121,7 +132,7 @@ func (r *running) end(within time.Duration) error {
 	case <-timer.C:
 		return fmt.Errorf("%s did not stop within %s", r.name, within)
 	}
-	if r.err != nil && !errors.Is(r.err, context.Canceled) {
+	if r.err != nil && !errors.Is(r.err, context.Canceled) && !errors.Is(r.err, ErrDone) {
 		return fmt.Errorf("%s: %w", r.name, r.err)
 	}
 	return nil

@@ -70,6 +70,13 @@ func TestRun(t *testing.T) {
 		{"one ends without a reason", func(d *diary) []Part {
 			return []Part{d.part("a", nil, nil, 0), {Name: "b", Run: func(context.Context) error { return nil }}}
 		}, []string{"listen a", "end a"}, "b ended by itself"},
+		{"one says that all is done", func(d *diary) []Part {
+			return []Part{d.part("a", nil, nil, 0), {Name: "b", Run: func(context.Context) error { return ErrDone }}, d.part("c", nil, nil, 0)}
+		}, []string{"listen a", "listen c", "end c", "end a"}, "all is done"},
+		{"all is done, and one fails", func(d *diary) []Part {
+			return []Part{d.part("a", nil, nil, 0), {Name: "b", Run: func(context.Context) error { return ErrDone }},
+				{Name: "c", Run: func(ctx context.Context) error { <-ctx.Done(); return broken }}}
+		}, []string{"listen a", "end a"}, "c: broken"},
 		{"one does not stop", func(d *diary) []Part {
 			return []Part{d.part("a", nil, nil, 0), d.part("b", nil, nil, time.Minute)}
 		}, []string{"listen a", "listen b", "end a"}, "b did not stop within 5s"},
