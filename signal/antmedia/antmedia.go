@@ -197,12 +197,48 @@ func (h *Handler) Sockets() int {
 	return len(h.sockets)
 }
 
-// Drain takes no new work from now on and tells all clients to connect again, which leads them
-// to another node. What runs goes on.
-func (h *Handler) Drain() {
-	h.draining.Store(true)
+// Drain takes no new work from now on. What runs goes on; Move tells clients to connect again.
+func (h *Handler) Drain() { h.draining.Store(true) }
+
+// Stay takes work again after Drain.
+func (h *Handler) Stay() {
 	for _, s := range h.all() {
-		s.sayAll(reply{Command: "notification", Definition: "server_will_stop"})
+		s.mu.Lock()
+		s.told = false
+		s.mu.Unlock()
+	}
+	h.draining.Store(false)
+}
+
+// Listening is how many clients have not been told to move.
+func (h *Handler) Listening() (n int) {
+	for _, s := range h.all() {
+		s.mu.Lock()
+		if !s.told && !s.closed {
+			n++
+		}
+		s.mu.Unlock()
+	}
+	return n
+}
+
+// Move tells n clients, any, to connect again, which leads them to another node.
+func (h *Handler) Move(n int) {
+	for _, s := range h.all() {
+		if n <= 0 {
+			return
+		}
+		if s.move() {
+			n--
+		}
+	}
+}
+
+// Shed ends n sockets, any, with their sessions: those of clients that did not move when they were told.
+func (h *Handler) Shed(n int) {
+	all := h.all()
+	for _, s := range all[:min(n, len(all))] {
+		s.cancel(errMoved)
 	}
 }
 
@@ -216,6 +252,7 @@ func (h *Handler) Close() {
 	h.done.Wait()
 }
 
+// all sockets, in no order.
 func (h *Handler) all() []*socket {
 	h.mu.Lock()
 	defer h.mu.Unlock()

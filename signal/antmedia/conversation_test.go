@@ -323,6 +323,7 @@ func (w *world) happen(t *testing.T, h *Handler, args []string) {
 		"full": webrtc.ErrFull, "broken": errors.New("disk on fire")}
 	if args[0] == "drain" {
 		h.Drain()
+		h.Move(100)
 		return
 	}
 	id := args[1]

@@ -44,6 +44,7 @@ type socket struct {
 
 	mu       sync.Mutex
 	closed   bool
+	told     bool     // to connect again
 	out      [][]byte // messages to send, in order
 	writing  bool
 	sessions map[string]*session // by stream id
@@ -68,6 +69,7 @@ func (s *socket) serve(ws *websocket.Conn) {
 	ws.SetReadLimit(s.h.cfg.Limits.Frame)
 	s.log.Debug("socket opened")
 	err := s.read()
+	s.linger()
 	s.cancel(err)
 	s.endAll()
 	s.work.Wait()
@@ -101,6 +103,52 @@ func (s *socket) read() error {
 			continue
 		}
 		s.handle(r)
+	}
+}
+
+// errMoved ends the socket of a client that did not move.
+var errMoved = errors.New("the node is about to stop")
+
+// move tells the client to connect again; false when it was told before.
+func (s *socket) move() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.told || s.closed {
+		return false
+	}
+	s.told = true
+	s.sayLocked(reply{Command: "notification", Definition: "server_will_stop"})
+	return true
+}
+
+const (
+	// lingerFor is how long the media of a client goes on that closed its socket because it was told to. The SDK closes the
+	// socket at once, its peer connections half a second later, and asks for the stream again half a second after that.
+	lingerFor  = 2 * time.Second
+	lingerLook = 50 * time.Millisecond
+)
+
+// linger waits until the client has closed its sessions too, so that the picture stays as long as it can.
+func (s *socket) linger() {
+	over := time.NewTimer(lingerFor)
+	defer over.Stop()
+	look := time.NewTicker(lingerLook)
+	defer look.Stop()
+	shed := s.ctx.Err() != nil
+	for {
+		s.mu.Lock()
+		goesOn := s.told && len(s.sessions) > 0
+		s.mu.Unlock()
+		if !goesOn || shed {
+			return
+		}
+		select {
+		case <-look.C:
+		case <-over.C:
+			return
+		case <-s.h.base.Done(): // the node stops
+			return
+		}
 	}
 }
 
