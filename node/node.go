@@ -131,6 +131,9 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 		Region: cfg.Region, Addr: n.relayAddr, Below: n.relayOut.Below, Rerouted: n.relayOut.Rerouted, Log: n.log})
 	n.load = n.newLoad()
 	n.http = n.server(clientip.New(trusted))
+	for _, r := range n.resources {
+		n.http.RegisterOnShutdown(r.Hush)
+	}
 	return n, nil
 }
 
@@ -220,7 +223,8 @@ func (n *Node) address() netip.Addr {
 // stopWithin is how long each part may take to end.
 const stopWithin = 10 * time.Second
 
-// Run carries media until ctx ends, drains, and returns when everything has ended.
+// Run carries media until ctx ends, drains, and returns when everything has ended. lifecycle.ErrDone: it was not ctx that ended it, but
+// it was told to go by the registry or by the cloud, and has gone.
 func (n *Node) Run(ctx context.Context) error {
 	stopped := func(reason error) func(context.Context) error {
 		return func(ctx context.Context) error {
@@ -263,29 +267,5 @@ func (n *Node) serve(ctx context.Context) error {
 		_ = n.http.Close()
 	}
 	<-served
-	return nil
-}
-
-// drain waits for the node's end, then takes no more work, tells clients to move, and waits
-// until they have or the deadline has come.
-func (n *Node) drain(ctx context.Context) error {
-	<-ctx.Done()
-	n.draining.Store(true)
-	n.presence.Now()
-	n.sockets.Drain()
-	n.relayOut.Drain()
-	n.log.Info("draining", "viewers", n.out.Viewers(), "deadline", n.cfg.DrainDeadline)
-	deadline := time.NewTimer(n.cfg.DrainDeadline)
-	defer deadline.Stop()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for n.rtc.Sessions() > 0 || n.relayOut.Movable() > 0 {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			n.log.Warn("clients are cut off at the deadline", "sessions", n.rtc.Sessions())
-			return nil
-		}
-	}
 	return nil
 }

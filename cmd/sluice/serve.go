@@ -51,7 +51,11 @@ func (c *serveCmd) Run(p *process) (err error) {
 	if err != nil {
 		return err
 	}
-	return lifecycle.Run(p.ctx, log, c.DrainDeadline+stopSlack, lifecycle.Part{Name: "node", Listen: n.Listen, Run: n.Run})
+	err = lifecycle.Run(p.ctx, log, c.DrainDeadline+stopSlack, lifecycle.Part{Name: "node", Listen: n.Listen, Run: n.Run})
+	if errors.Is(err, lifecycle.ErrDone) {
+		return nil // drained by order
+	}
+	return err
 }
 
 type gatewayCmd struct {

@@ -62,7 +62,7 @@ type Relay struct {
 	peers    map[string]*quic.Conn // by key: a node has one connection, its newest
 	children map[media.Key][]*subscription
 	count    int  // of all children
-	draining bool // for good
+	draining bool
 
 	traffic traffic
 	stats   struct{ subscriptions, redirects, cuts, bursts, messages atomic.Uint64 }

@@ -124,6 +124,13 @@ func (r *Relay) Drain() {
 	}
 }
 
+// Stay takes children again after Drain.
+func (r *Relay) Stay() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.draining = false
+}
+
 // Movable counts the children that could take their stream elsewhere.
 func (r *Relay) Movable() (n int) {
 	for _, s := range r.all() {
