@@ -25,9 +25,10 @@ const maxAnswer = 256 << 10
 
 // Client speaks WHIP (RFC 9725) and WHEP. One client serves any number of sessions from any goroutine.
 type Client struct {
-	http  *http.Client
-	token string
-	allow func(*url.URL) error // what may be asked; nil: all
+	http   *http.Client
+	events *http.Client // for answers without an end
+	token  string
+	allow  func(*url.URL) error // what may be asked; nil: all
 }
 
 // NewClient returns a client. It trusts the certificates in roots (nil: the system's), or any
@@ -37,6 +38,7 @@ func NewClient(token string, roots *x509.CertPool, insecure bool) *Client {
 	t.TLSClientConfig = &tls.Config{RootCAs: roots, InsecureSkipVerify: insecure, MinVersion: tls.VersionTLS12}
 	c := &Client{token: token}
 	c.http = &http.Client{Transport: t, Timeout: requestTimeout, CheckRedirect: c.redirect}
+	c.events = &http.Client{Transport: t.Clone(), CheckRedirect: c.redirect} // connections of its own: Limit is for the others
 	return c
 }
 
@@ -74,7 +76,10 @@ func (c *Client) Limit(connections int) {
 }
 
 // Close closes the connections that are kept for the next request.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	c.events.CloseIdleConnections()
+}
 
 // Resource is a session as HTTP sees it (RFC 9725 §4.2).
 type Resource struct {
@@ -82,6 +87,7 @@ type Resource struct {
 	ETag   string // the ICE session (RFC 9725 §4.3.1); empty when the server does no trickle
 	Answer string // SDP
 
+	events string // where the server tells the session to move; "": nowhere
 	client *Client
 }
 
@@ -134,7 +140,8 @@ func (c *Client) Offer(ctx context.Context, endpoint, offer string) (*Resource, 
 	if mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mt != "application/sdp" {
 		return nil, fmt.Errorf("read the answer of %s: content type %q instead of application/sdp", endpoint, mt)
 	}
-	return &Resource{URL: at.String(), ETag: resp.Header.Get("ETag"), Answer: string(body), client: c}, nil
+	return &Resource{URL: at.String(), ETag: resp.Header.Get("ETag"), Answer: string(body),
+		events: c.eventsAt(resp.Request.URL, eventsLink(resp.Header)), client: c}, nil
 }
 
 // Patch sends an SDP fragment: candidates (RFC 9725 §4.3.2), or, with ifMatch "*", an ICE

@@ -25,6 +25,7 @@ type loadCmd struct {
 	Streams int    `help:"How many streams." default:"1" group:"What:"`
 	Viewers *int   `help:"Viewers of each stream; with --find-capacity the most there may be (then 10000 if not given)." placeholder:"50" group:"What:"`
 	Rate    string `help:"Viewers that join: 100/s, 30/m." default:"100/s" group:"What:"`
+	Follow  bool   `help:"Clients move when the server asks them to (see sluice drain), and viewers come back when their session is lost." group:"What:"`
 	Token   string `help:"Bearer token, where the server wants one." group:"What:"`
 	OwnIt   bool   `name:"i-own-this-server" help:"The server may be loaded. Needed for one that isn't on this machine." group:"What:"`
 	PIDs    []int  `name:"pid" help:"The server's processes on this machine, to report what a packet, a viewer and a join cost it." placeholder:"PID,…" group:"What:"`
@@ -71,7 +72,7 @@ func (c *loadCmd) Help() string {
 // config makes the package's configuration of the flags; every mistake is found here.
 func (c *loadCmd) config(p *process, top *cli) (cfg crowd.Config, err error) {
 	cfg = crowd.Config{Publish: c.Publish, Play: c.Play, Streams: c.Streams, Viewers: 50, Warm: c.Warm, For: c.For,
-		Connections: c.Connections, FPS: c.FPS, GOP: c.GOP, Audio: c.Audio, File: c.File, Token: c.Token, Insecure: c.Insecure, Own: c.OwnIt, PIDs: c.PIDs}
+		Connections: c.Connections, FPS: c.FPS, GOP: c.GOP, Audio: c.Audio, File: c.File, Follow: c.Follow, Token: c.Token, Insecure: c.Insecure, Own: c.OwnIt, PIDs: c.PIDs}
 	if cfg.Rate, err = crowd.ParseRate(c.Rate); err != nil {
 		return cfg, fmt.Errorf("--rate=%w", err)
 	}

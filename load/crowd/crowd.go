@@ -40,6 +40,10 @@ type Config struct {
 	Audio   bool
 	File    string // a media file to publish instead, over and over, by FFmpeg; may be empty
 
+	// Follow: clients open another session when the server asks for it, and go over to it without a gap; viewers also come back when
+	// their session is lost.
+	Follow bool
+
 	Token    string         // bearer token, may be empty
 	Insecure bool           // take any certificate
 	Roots    *x509.CertPool // certificates to trust; nil: the system's
@@ -83,6 +87,8 @@ func (c *Config) Check() error {
 		return fmt.Errorf("%s between key frames: give 500ms to 1m", c.GOP)
 	case c.Capacity != nil && c.Play == "":
 		return errors.New("to find the capacity there must be viewers: give --play URL")
+	case c.Capacity != nil && c.Follow:
+		return errors.New("to find the capacity a session that is lost must count: leave out --follow")
 	}
 	for i, u := range []string{c.Publish, c.Play} {
 		if err := c.checkURL(u, i == 0); u != "" && err != nil {
@@ -151,12 +157,16 @@ type crowd struct {
 	start    time.Time
 	slots    chan struct{} // sessions that are opened at once
 	goodbyes sync.WaitGroup
+	keeping  context.Context // of the keepers of viewers that follow; Run's
+	keepers  sync.WaitGroup
 
 	mu         sync.Mutex // guards all below
 	opened     int        // sessions, to spread them over the loops
 	publishers []*publisher
 	viewers    []*viewer // that have joined and not left
 	failed     int       // joins
+	moves      int       // of viewers and publishers, because the server asked
+	returns    int       // of viewers, with another session after one that was lost
 	reasons    map[string]int
 	joins      []time.Duration
 	joined     int   // viewers, in the whole run
@@ -251,8 +261,13 @@ func (c *crowd) run(ctx context.Context) (*Report, error) {
 	var wg sync.WaitGroup
 	wg.Go(func() { c.sampling(ticking) })
 	publishing, stopPublishing := context.WithCancel(ctx)
+	var stopKeeping context.CancelFunc
+	c.keeping, stopKeeping = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		stopTicking()
+		stopKeeping()
+		c.keepers.Wait()
+		c.goodbyes.Wait()
 		c.leave(ctx, 0)
 		stopPublishing()
 		wg.Wait()
@@ -388,7 +403,7 @@ func (c *crowd) hopeless(n int) bool {
 }
 
 func (c *crowd) join(ctx context.Context, stream int) {
-	v, err := c.enter(ctx, c.newSession(), stream)
+	v, err := c.enter(ctx, c.newSession(), stream, nil)
 	if err != nil {
 		if ctx.Err() == nil {
 			c.failure(err)
@@ -400,13 +415,17 @@ func (c *crowd) join(ctx context.Context, stream int) {
 	v.session.loop.do(func() { took = time.Duration(v.session.heard - v.began.UnixNano()) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	i := len(c.viewers)
 	c.viewers = append(c.viewers, v)
+	if c.cfg.Follow && c.keeping != nil {
+		c.keepers.Go(func() { c.keep(c.keeping, i, v) })
+	}
 	c.joins = append(c.joins, took)
 	c.joined++
 }
 
-// enter makes a session of a viewer of a stream.
-func (c *crowd) enter(ctx context.Context, s *session, stream int) (*viewer, error) {
+// enter makes a session of a viewer of a stream. It takes the place of another one, if any, with its first picture.
+func (c *crowd) enter(ctx context.Context, s *session, stream int, before *viewer) (*viewer, error) {
 	began := time.Now()
 	var v *viewer
 	ours := offer{ours: s.ours, fingerprint: c.identity.fingerprint, sound: c.cfg.Audio}
@@ -416,7 +435,7 @@ func (c *crowd) enter(ctx context.Context, s *session, stream int) (*viewer, err
 	}
 	err := s.open(ctx, c.identity, signal, expand(c.door(false), stream), ours, func() medium {
 		v = newViewer(s, began)
-		v.stream = stream
+		v.stream, v.before, v.took, v.follows = stream, before, make(chan struct{}), c.cfg.Follow
 		return v
 	})
 	if err != nil {

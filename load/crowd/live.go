@@ -115,6 +115,9 @@ func (l *Live) Join(n int) error {
 
 // watchOver makes a viewer ask for its session when nothing comes. For the loop's goroutine.
 func (c *crowd) watchOver(v *viewer) {
+	if c.cfg.Return == nil {
+		return
+	}
 	v.stall = c.cfg.Return.Stall
 	v.stalled = func(v *viewer) { c.goodbyes.Go(func() { c.ask(v) }) }
 }
@@ -140,25 +143,34 @@ func (c *crowd) ask(v *viewer) {
 	})
 }
 
-// keep brings a viewer back whenever its session is lost, until ctx ends.
+// keep moves a viewer whenever the server asks, and brings it back when its session is lost, until ctx ends.
 func (c *crowd) keep(ctx context.Context, i int, v *viewer) {
+	back := cmp.Or(c.cfg.Return, &Return{Soon: comeBack, Pause: askAgain})
 	for {
-		select {
-		case <-ctx.Done():
+		moved := c.told(ctx, v.session)
+		if ctx.Err() != nil {
 			return
-		case <-v.session.over:
 		}
 		old := v
+		if moved {
+			if v = c.move(ctx, old); v == nil { // its session is lost meanwhile
+				v = old
+				continue
+			}
+			c.goodbyes.Go(func() { old.session.close(context.WithoutCancel(ctx)) })
+			c.replace(i, v)
+			continue
+		}
 		c.goodbyes.Go(func() { old.session.close(context.WithoutCancel(ctx)) })
-		wait := rand.N(max(c.cfg.Return.Soon, 1))
-		for v = nil; v == nil; wait = c.cfg.Return.Pause {
+		wait := rand.N(max(back.Soon, 1))
+		for v = nil; v == nil; wait = back.Pause {
 			if !pause(ctx, wait) {
 				return
 			}
 			next := c.newSession()
 			next.loop = old.session.loop // which owns what the viewer has seen
 			attempt, cancel := context.WithTimeout(ctx, connectWithin)
-			came, err := c.enter(attempt, next, old.stream)
+			came, err := c.enter(attempt, next, old.stream, nil)
 			cancel()
 			if err != nil {
 				c.log.Info("a viewer could not come back yet", "error", err)
@@ -166,11 +178,18 @@ func (c *crowd) keep(ctx context.Context, i int, v *viewer) {
 			}
 			v = came
 		}
-		v.session.loop.do(func() { v.inherit(old); c.watchOver(v) })
-		c.mu.Lock()
-		c.viewers[i] = v
-		c.mu.Unlock()
+		v.session.loop.do(func() { v.inherit(old); old.seen, old.retired = seen{}, true })
+		c.count(&c.returns)
+		c.replace(i, v)
 	}
+}
+
+// replace puts a viewer's new session in the place of the old one.
+func (c *crowd) replace(i int, v *viewer) {
+	v.session.loop.do(func() { c.watchOver(v) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.viewers[i] = v
 }
 
 // inherit goes on with what the viewer has seen in the session before. For the loop's goroutine; pictures may have come already.

@@ -26,8 +26,6 @@ type publisher struct {
 	mu       sync.Mutex // guards all below
 	lives    []Life     // with Config.Return only, the last one last
 	live     bool
-	wantKey  bool
-	lastKey  time.Time
 	sent     uint64 // packets
 	requests uint64 // for key frames
 }
@@ -69,9 +67,13 @@ type outgoing struct {
 	video   *outTrack
 	audio   *outTrack // nil: no sound
 
-	mu    sync.Mutex // guards the tracks and the keys
-	ready bool
-	buf   [][]byte
+	life    int           // its number among the publisher's lives; 0: they are not counted
+	keyed   chan struct{} // closed with the first key frame
+	mu      sync.Mutex    // guards the tracks, the keys and what follows; comes before the publisher's
+	ready   bool
+	buf     [][]byte
+	wantKey bool
+	lastKey time.Time
 }
 
 // run publishes until ctx ends, again and again if need be. The first attempt's error goes to up.
@@ -85,8 +87,7 @@ func (p *publisher) run(ctx context.Context, up chan<- error) {
 			}
 		}
 		if err == nil {
-			o.stream(ctx)
-			p.leave(ctx, o)
+			p.keep(ctx, o)
 		}
 		wait := time.NewTimer(p.pause(err == nil))
 		select {
@@ -131,7 +132,7 @@ func (p *publisher) connect(ctx context.Context) (_ *outgoing, err error) {
 		ctx, cancel = context.WithTimeout(ctx, connectWithin)
 		defer cancel()
 	}
-	o := &outgoing{publisher: p, video: newOutTrack(videoRate, ptH264, now)}
+	o := &outgoing{publisher: p, video: newOutTrack(videoRate, ptH264, now), keyed: make(chan struct{})}
 	if p.crowd.cfg.Audio {
 		o.audio = newOutTrack(48_000, ptOpus, now)
 	}
@@ -148,9 +149,10 @@ func (p *publisher) connect(ctx context.Context) (_ *outgoing, err error) {
 	o.ready = true
 	o.mu.Unlock()
 	p.mu.Lock()
-	p.live, p.wantKey, p.lastKey = true, true, time.Time{}
+	p.live = true
 	if n := len(p.lives); n > 0 {
 		p.lives[n-1].Back = time.Now()
+		o.life = n
 		if s, ok := o.carrier.(sealed); ok {
 			p.lives[n-1].Node = nodeOf(s.at)
 		}
@@ -261,17 +263,22 @@ func after(t time.Time, every time.Duration, now time.Time) time.Time {
 }
 
 // keyNow tells whether this frame must be a key frame. A request that comes too soon is put off, not forgotten.
-func (p *publisher) keyNow(now time.Time, gop time.Duration) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	since := now.Sub(p.lastKey)
-	if since < gop-time.Millisecond && !(p.wantKey && since >= keyLeast) {
+func (o *outgoing) keyNow(now time.Time, gop time.Duration) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	since := now.Sub(o.lastKey)
+	if since < gop-time.Millisecond && !(o.wantKey && since >= keyLeast) {
 		return false
 	}
-	p.lastKey, p.wantKey = now, false
-	if n := len(p.lives); n > 0 && p.lives[n-1].Key.IsZero() {
-		p.lives[n-1].Key = now
+	if o.lastKey.IsZero() {
+		close(o.keyed)
+		if o.life > 0 {
+			o.publisher.mu.Lock()
+			o.lives[o.life-1].Key = now
+			o.publisher.mu.Unlock()
+		}
 	}
+	o.lastKey, o.wantKey = now, false
 	return true
 }
 
@@ -333,8 +340,10 @@ func (o *outgoing) rtcp(packets []rtcp.Packet, _ int64) {
 	for _, p := range packets {
 		switch p := p.(type) {
 		case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
-			o.publisher.mu.Lock()
+			o.mu.Lock()
 			o.wantKey = true
+			o.mu.Unlock()
+			o.publisher.mu.Lock()
 			o.requests++
 			o.publisher.mu.Unlock()
 		case *rtcp.TransportLayerNack:

@@ -451,7 +451,7 @@ func TestPaths(t *testing.T) {
 
 // TestKeyFrameRequests: a key frame comes when it is asked for, and not more than twice a second.
 func TestKeyFrameRequests(t *testing.T) {
-	p := &publisher{}
+	p := &outgoing{publisher: &publisher{}, keyed: make(chan struct{})}
 	now := time.Unix(100, 0)
 	key := func(after time.Duration) bool { return p.keyNow(now.Add(after), 2*time.Second) }
 	for _, tc := range []struct {

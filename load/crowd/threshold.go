@@ -19,7 +19,7 @@ type Name struct {
 	Unit string // ms, µs, %, KiB, MiB, Mbit/s, cores, or nothing
 	Text string
 
-	play, pid, one bool // it needs viewers; --pid; viewers that don't come and go
+	play, pid, one, follow bool // it needs viewers; --pid; viewers that don't come and go; --follow
 }
 
 type suffixed struct {
@@ -56,6 +56,8 @@ func Names() (all []Name) {
 		Name{Name: "up", Unit: "%", Text: "of the viewers that were asked for see a picture", play: true},
 		Name{Name: "failed", Text: "viewers that could not join", play: true},
 		Name{Name: "ended", Text: "sessions that ended before their time", play: true},
+		Name{Name: "moved", Text: "times that a client went to another session because the server asked, with --follow", play: true, follow: true},
+		Name{Name: "returned", Text: "times that a viewer came back after its session was lost, with --follow", play: true, follow: true},
 		Name{Name: "loss", Unit: "%", Text: "of all packets to viewers", play: true},
 		Name{Name: "freezes", Text: "of all viewers", play: true},
 		Name{Name: "repaired", Text: "packets that came after they were asked for", play: true},
@@ -162,6 +164,8 @@ func checkThresholds(all []Threshold, c *Config) error {
 			return fmt.Errorf("threshold on %s: without --play nobody measures it", n.Name)
 		case n.pid && len(c.PIDs) == 0:
 			return fmt.Errorf("threshold on %s: give the server's process with --pid", n.Name)
+		case n.follow && !c.Follow:
+			return fmt.Errorf("threshold on %s: it needs --follow", n.Name)
 		case n.one && c.Capacity != nil:
 			return fmt.Errorf("threshold on %s: it can't be measured while viewers come and go (--find-capacity)", n.Name)
 		}

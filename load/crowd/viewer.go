@@ -70,6 +70,11 @@ type viewer struct {
 	jumps      int  // numbers or timestamps that did not go on, in the measured time
 	again      int  // sessions after the first, in the measured time
 
+	before  *viewer       // whose place it will take with its first picture
+	took    chan struct{} // closed when it has
+	retired bool          // another one has its place
+	follows bool          // it comes back when its session is lost
+
 	latest  int64 // packet; Unix nanoseconds
 	stall   time.Duration
 	stalled func(*viewer) // no packet came for stall; nil: nobody cares. It must not block
@@ -139,11 +144,17 @@ func (v *viewer) rtp(b []byte, at int64) {
 
 // frame has a complete frame of video; good tells that a decoder can show it.
 func (v *viewer) frame(f frameState, good bool) {
+	if v.retired {
+		return
+	}
 	v.seen.frames++
 	figures := &v.session.loop.figures
 	switch {
 	case v.picture == 0 && !f.key:
 		return // nothing can be shown yet
+	case v.picture == 0 && v.before != nil:
+		v.picture = time.Duration(f.at - v.began.UnixNano())
+		v.succeed()
 	case v.picture == 0:
 		v.picture = time.Duration(max(f.at, v.session.heard) - v.began.UnixNano()) // what came before the keys can't be shown
 		figures.pictures = append(figures.pictures, v.picture)
@@ -306,7 +317,7 @@ func (v *viewer) measure(now int64) {
 
 // finish ends it: silence at the end counts, too.
 func (v *viewer) finish(now int64) {
-	if v.shown != 0 && !v.session.gone {
+	if v.shown != 0 && (!v.session.gone || v.follows) {
 		v.longest = max(v.longest, time.Duration(now-max(v.shown, v.from)))
 	}
 }

@@ -56,7 +56,7 @@ func (c *crowd) sum() (s sum) {
 			for v := range l.viewers() {
 				s.seen.add(v.seen)
 				switch {
-				case v.session.keys == nil:
+				case v.session.keys == nil || v.apart():
 					continue
 				case v.session.gone:
 					s.ended++
@@ -186,6 +186,8 @@ type outcome struct {
 	pictures []float64 // ms, of the whole run
 	joins    []float64 // ms
 	failed   int
+	moves    int
+	returns  int
 	bad      int
 	remarks  []string // why a figure is left out
 }
@@ -201,7 +203,7 @@ func (c *crowd) measured(w window) *outcome {
 				o.pictures = append(o.pictures, millis(p))
 			}
 			for v := range l.viewers() {
-				if v.session.keys == nil {
+				if v.session.keys == nil || v.apart() {
 					continue
 				}
 				v.finish(now)
@@ -228,7 +230,7 @@ func (c *crowd) measured(w window) *outcome {
 	o.seconds = o.end.at.Sub(w.begin.at).Seconds()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o.failed = c.failed
+	o.failed, o.moves, o.returns = c.failed, c.moves, c.returns
 	for _, j := range c.joins {
 		o.joins = append(o.joins, millis(j))
 	}
@@ -289,6 +291,9 @@ func (c *crowd) viewed(f Figures, o *outcome) {
 		f["up"] = 100 * float64(o.up) / float64(asked)
 	}
 	f["failed"], f["ended"] = float64(o.failed), float64(o.ended)
+	if c.cfg.Follow {
+		f["moved"], f["returned"] = float64(o.moves), float64(o.returns)
+	}
 	if o.seen.packets == 0 {
 		return
 	}
