@@ -1,0 +1,72 @@
+package rig
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"sluice/cluster"
+	"sluice/internal/config"
+	"sluice/load/crowd"
+)
+
+// patient gives drains time.
+func patient(c *config.Node) { c.DrainDeadline = 15 * time.Second }
+
+// audience is publishers and lean viewers that move when they are asked to, while during runs.
+func (c *Cluster) audience(viewers int, during func()) *crowd.Report {
+	c.t.Helper()
+	ctx, cancel := context.WithCancel(c.t.Context())
+	defer cancel()
+	begun, over := make(chan struct{}), make(chan struct{})
+	var last string
+	go func() {
+		defer close(over)
+		select {
+		case <-begun:
+			during()
+		case <-ctx.Done():
+			return
+		}
+		select { // what is seen then counts, too
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+		cancel()
+	}()
+	r, err := crowd.Run(ctx, crowd.Config{
+		Publish: c.PublishURL(stream1), Play: c.PlayURL(stream1), Streams: 1, Viewers: viewers, Rate: 100, For: time.Minute,
+		Connections: 16, Bitrate: 100_000, FPS: 30, GOP: time.Second, Insecure: true, Follow: true, Log: c.options.Log,
+		Progress: func(s crowd.Sample) {
+			if s.Phase == "measuring" && last != s.Phase {
+				close(begun)
+			}
+			last = s.Phase
+		},
+	})
+	cancel()
+	<-over
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Logf("%d viewers: gap p50 %.0f ms, p95 %.0f ms, max %.0f ms; %g moved, %g came back, %g ended, %g failed", viewers,
+		r.Figures["gap_p50"], r.Figures["gap_p95"], r.Figures["gap_max"], r.Figures["moved"], r.Figures["returned"], r.Figures["ended"], r.Figures["failed"])
+	return r
+}
+
+// TestDrainOfAnEdge: viewers that know how to move are on the other edge before theirs is gone.
+func TestDrainOfAnEdge(t *testing.T) {
+	const viewers = 200
+	c := Start(t, Options{Edges: 1, Configure: patient})
+	r := c.audience(viewers, func() {
+		c.Run(cluster.Edge, "edge-2")
+		c.Stop("edge-1")
+	})
+	f := r.Figures
+	if f["up"] != 100 || f["ended"] != 0 || f["returned"] != 0 || f["moved"] != viewers {
+		t.Errorf("%g of %d viewers moved; %g %% are up, %g ended, %g came back", f["moved"], viewers, f["up"], f["ended"], f["returned"])
+	}
+	if f["gap_p95"] > 500 {
+		t.Errorf("the gap's p95 is %.0f ms", f["gap_p95"])
+	}
+}
