@@ -61,7 +61,7 @@ type Relay struct {
 	mu       sync.Mutex
 	peers    map[string]*quic.Conn // by key: a node has one connection, its newest
 	children map[media.Key][]*subscription
-	count    int  // of all children
+	count    int // of all children
 	draining bool
 
 	traffic traffic
