@@ -24,14 +24,16 @@ const (
 	// loadStep: for a stream that no node has, loads that differ by less are equal, so that
 	// gateways with views of different age choose the same node.
 	loadStep = 0.05
-	// shownAfter is when a session shows in full in its node's row: the row's CPU is a mean over so long.
-	shownAfter = LoadOver
-	// A session costs its node twice what one does there in the mean, until it shows: starting one (DTLS, SDP) is dearer
+	// shownAfter is when a session is among those that its node's row counts: DTLS takes some round trips.
+	shownAfter = time.Second
+	// A session that doesn't show costs its node a half more than one does in the mean: starting one (DTLS, SDP) is dearer
 	// than going on. Within these bounds, as shares of a node's limit; the upper one also
 	// stands for what isn't known yet.
-	unitFactor = 2
+	unitFactor = 1.5
 	unitLeast  = 0.0002
 	unitMost   = 0.004
+	// lag is how far a row's Load is behind its sessions: it is a mean over LoadOver.
+	lag = LoadOver / 2
 	// fewSpots: of so many or fewer all are compared. Of more, two that are drawn: the better of two spreads the load
 	// nearly as well as the best of all, and gateways whose views are old don't run to the same one.
 	fewSpots = 8
@@ -71,6 +73,7 @@ type spot struct {
 	round    int     // of the last view it was in
 	load     float64 // share of its limit, recent sessions included
 	sessions int     // viewers at an edge, streams at an origin, recent sessions included
+	usual    float64 // sessions, as they were when the load was measured
 	home     *zone
 }
 
@@ -119,10 +122,8 @@ func (p *Placer) Show(v View) {
 			s = &spot{}
 			p.spots[n.ID] = s
 		}
-		*s = spot{Node: n, round: p.round, load: pressure(n), sessions: len(n.Serving)}
-		if p.role == Edge {
-			s.sessions = n.Viewers()
-		}
+		s.update(n, p.role, p.round)
+		s.load += p.unit * max(0, float64(s.sessions)-s.usual)
 		load += s.load
 		sessions += s.sessions
 		switch {
@@ -142,10 +143,24 @@ func (p *Placer) Show(v View) {
 		}
 	}
 	p.unit = unitMost
-	if sessions > 0 {
+	if sessions > 0 { // for the next view, too
 		p.unit = max(unitLeast, min(unitMost, unitFactor*load/float64(sessions)))
 	}
 	p.forget()
+}
+
+// update takes a new row.
+func (s *spot) update(n Node, role Role, round int) {
+	sessions := len(n.Serving)
+	if role == Edge {
+		sessions = n.Viewers()
+	}
+	usual := float64(sessions)
+	if s.round > 0 {
+		age := n.LastHeartbeat.Sub(s.LastHeartbeat).Seconds() / lag.Seconds()
+		usual = s.usual + (usual-s.usual)*(1-math.Exp(-age))
+	}
+	*s = spot{Node: n, round: round, load: pressure(n), sessions: sessions, usual: usual}
 }
 
 // forget drops what is no longer there, and counts the recent sessions again.
@@ -255,12 +270,12 @@ func (p *Placer) pick(key media.Key, avoid map[string]bool) *spot {
 	}
 	if p.role == Origin {
 		return cmp.Or(p.lesser(at.near, 1, avoid), p.lesser(at.far, 1, avoid),
-			p.lesser(p.near.spots, 1, avoid), p.lesser(p.far.spots, 1, avoid), p.least(avoid))
+			p.lesser(p.near.spots, 1, avoid), p.lesser(p.far.spots, 1, avoid), p.least(at, avoid))
 	}
 	if s := p.edge(&p.near, at.near, key, avoid); s != nil {
 		return s
 	}
-	return cmp.Or(p.edge(&p.far, at.far, key, avoid), p.least(avoid))
+	return cmp.Or(p.edge(&p.far, at.far, key, avoid), p.least(at, avoid))
 }
 
 // edge chooses one of a zone, if there is room.
@@ -281,9 +296,19 @@ func (p *Placer) edge(g *zone, having []*spot, key media.Key, avoid map[string]b
 	return p.lesser(g.spots, 1, avoid)
 }
 
-// least is for when all are full.
-func (p *Placer) least(avoid map[string]bool) *spot {
-	return cmp.Or(p.lesser(p.near.spots, math.Inf(1), avoid), p.lesser(p.far.spots, math.Inf(1), avoid))
+// least is for when all are full: the least full of all, or one that has the stream and is hardly worse.
+func (p *Placer) least(at site, avoid map[string]bool) *spot {
+	all := math.Inf(1)
+	best := lighter(p.lesser(p.near.spots, all, avoid), p.lesser(p.far.spots, all, avoid), 0)
+	return lighter(lighter(p.lesser(at.near, all, avoid), p.lesser(at.far, all, avoid), 0), best, loadStep)
+}
+
+// lighter is a, unless b has less to carry by more than that.
+func lighter(a, b *spot, by float64) *spot {
+	if a == nil || b != nil && b.load < a.load-by {
+		return b
+	}
+	return a
 }
 
 // first chooses the node that gets a stream which nobody has. Gateways don't know of each other's

@@ -80,7 +80,8 @@ func TestPlace(t *testing.T) {
 		{"one elsewhere that has it when the region is full", []cluster.Node{
 			node("a", near, cpu(0.86)), node("b", far, cpu(0.2)), node("c", far, cpu(0.3), serves(key, 5))}, nil, "c", ""},
 		{"one elsewhere when the region is gone", []cluster.Node{node("a", near, beat(time.Hour)), node("b", far)}, nil, "b", ""},
-		{"a full one of the region rather than a full one elsewhere", []cluster.Node{node("a", near, cpu(0.95)), node("b", far, cpu(0.9))}, nil, "a", ""},
+		{"all are full: the least, wherever", []cluster.Node{node("a", near, cpu(0.95)), node("b", far, cpu(0.9))}, nil, "b", ""},
+		{"all are full: one that has it rather than one that is hardly less so", []cluster.Node{node("a", near, cpu(0.95)), node("b", far, cpu(0.97), serves(key, 5))}, nil, "b", ""},
 		{"an origin that has the stream is no edge", []cluster.Node{node("a"), node("b", isOrigin, serves(key, 5))}, nil, "a", "b"},
 		{"the origin that has the stream", []cluster.Node{node("a", isOrigin), node("b", isOrigin, cpu(0.7), serves(key, 0))}, nil, "", "b"},
 		{"another origin when that one is near its limit", []cluster.Node{node("a", isOrigin), node("b", isOrigin, cpu(0.95), serves(key, 0))}, nil, "", "a"},
@@ -188,12 +189,14 @@ func TestPlaceBurst(t *testing.T) {
 	}
 }
 
-// What a gateway placed counts until its row shows it.
+// What a gateway placed counts until its row has it.
 func TestPlaceForgets(t *testing.T) {
 	clock := now
 	p := cluster.NewPlacer(cluster.Edge, "", 1, func() time.Time { return clock })
-	v := fleet(2)
-	p.Show(v)
+	p.Show(fleet(2))
+	for range 10 {
+		p.Place(key, map[string]bool{"edge-1": true})
+	}
 	share := func(of int) (got int) { // how many of so many get edge-0
 		for range of {
 			if n, _ := p.Find(media.Key{}, nil); n.ID == "edge-0" {
@@ -202,23 +205,27 @@ func TestPlaceForgets(t *testing.T) {
 		}
 		return got
 	}
-	for range 10 {
-		p.Place(key, map[string]bool{"edge-1": true})
-	}
-	if n := share(10); n != 0 {
-		t.Errorf("%d of 10 go to the node that has just got 10", n)
-	}
 	for _, c := range []struct {
-		name  string
-		beat  time.Duration // when the row was written
-		known bool
-	}{{"a row that is too young", 2 * time.Second, true}, {"a row that has it", 3 * time.Second, false}} {
-		clock = now.Add(c.beat)
-		v = fleet(2, func(n *cluster.Node) { n.LastHeartbeat = clock })
+		name    string
+		beat    time.Duration // when the rows are written
+		viewers int           // that the row of edge-0 has
+		load    float64
+		least   int
+		most    int
+	}{
+		{"no row since", -time.Second, 0, 0, 0, 0},
+		{"a row that is too young to have them", 500 * time.Millisecond, 0, 0, 0, 0},
+		{"a row that has them, but not their load", time.Second, 10, 0, 0, 0},
+		{"a row that has their load", 30 * time.Second, 10, 0.01, 0, 0},
+		{"a row without them: they didn't stay", 31 * time.Second, 0, 0, 20, 80},
+	} {
+		clock = now.Add(max(0, c.beat))
+		v := fleet(2, func(n *cluster.Node) { n.LastHeartbeat = now.Add(c.beat) })
 		v.At = clock
+		v.Nodes[0].Serving, v.Nodes[0].Load = []cluster.Serving{{Stream: key, Viewers: c.viewers}}, c.load
 		p.Show(v)
-		if n := share(100); (n == 0) != c.known {
-			t.Errorf("%s: %d of 100 go to it", c.name, n)
+		if n := share(100); n < c.least || n > c.most {
+			t.Errorf("%s: %d of 100 go to it, want %d to %d", c.name, n, c.least, c.most)
 		}
 	}
 	if n, ok := p.Find(key, map[string]bool{"edge-0": true, "edge-1": true}); ok {

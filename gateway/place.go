@@ -9,6 +9,10 @@ import (
 	"sluice/media"
 )
 
+// showEvery is how many times as long as it takes to tell the placers the next news of the pool waits: when a region dies there
+// are hundreds. Until then a dead node costs a dial.
+const showEvery = 10
+
 // placer chooses nodes: those of the directory's view that answer the pool's probes.
 type placer struct {
 	pool    *pool
@@ -19,6 +23,7 @@ type placer struct {
 	view   cluster.View            // as last shown to the two
 	health int                     // the pool's changes that were shown with it
 	nodes  map[string]cluster.Node // of the view, those that answer; by id
+	next   time.Time               // not before then the pool's news alone are shown
 }
 
 func newPlacer(pool *pool, region string) *placer {
@@ -58,7 +63,7 @@ func (p *placer) of(role cluster.Role) *cluster.Placer {
 	v, health := p.pool.dir.View(), p.pool.changes()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if health != p.health || !sameView(v, p.view) {
+	if began := time.Now(); !sameView(v, p.view) || health != p.health && began.After(p.next) {
 		p.view, p.health = v, health
 		alive := p.pool.view(v)
 		p.origins.Show(alive)
@@ -67,6 +72,8 @@ func (p *placer) of(role cluster.Role) *cluster.Placer {
 		for _, n := range alive.Nodes {
 			p.nodes[n.ID] = n
 		}
+		ended := time.Now()
+		p.next = ended.Add(showEvery * ended.Sub(began))
 	}
 	if role == cluster.Edge {
 		return p.edges
