@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -167,7 +168,12 @@ func (n *fakeNode) socket(w http.ResponseWriter, r *http.Request) {
 			_ = c.Close(4001, "as you wish")
 			return
 		}
-		if kind == websocket.MessageText {
+		switch {
+		case bytes.Contains(data, []byte("getIceServerConfig")) && r.URL.Query().Has("sdk"):
+			data = []byte(`{"command":"iceServerConfig"}`)
+		case n.full.Load() && bytes.Contains(data, []byte(`"play"`)):
+			data = fmt.Appendf(nil, `{"command":"error","definition":"highResourceUsage","streamId":"%s"}`, n.row.ID)
+		case kind == websocket.MessageText:
 			data = append([]byte(n.row.ID+" "+r.URL.RequestURI()+" "), data...)
 		}
 		if c.Write(n.dead, kind, data) != nil {

@@ -38,10 +38,12 @@ type socket struct {
 	req    *http.Request
 	client *websocket.Conn
 	node   *websocket.Conn
-	heard  atomic.Int64  // UnixNano of the client's last sign of life
-	in     chan message  // from the client; closed after its last message
-	left   chan error    // why reading from the client ended; cap 1
-	early  []message     // read before there was a node
+	heard  atomic.Int64 // UnixNano of the client's last sign of life
+	in     chan message // from the client; closed after its last message
+	left   chan error   // why reading from the client ended; cap 1
+	early  []message    // read before there was a node, and until a node has taken the client
+	taken  atomic.Bool  // a node has: what is said now is for this node alone
+	tried  map[string]bool
 	key    media.Key     // the stream they name
 	served *cluster.Node // for the log
 }
@@ -53,7 +55,7 @@ func (h *handler) serveSocket(w *response, r *http.Request) {
 		h.noNode(w, r)
 		return
 	}
-	s := &socket{h: h, req: r, in: make(chan message), left: make(chan error, 1)}
+	s := &socket{h: h, req: r, in: make(chan message), left: make(chan error, 1), tried: map[string]bool{}}
 	var err error
 	s.client, err = websocket.Accept(w, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // the node sees Origin and Host, and decides
@@ -111,18 +113,75 @@ func (s *socket) serve(ctx context.Context) {
 		s.bye(s.client, code, reason)
 		return
 	}
+	for {
+		full := s.join(ctx)
+		if full == nil {
+			return
+		}
+		if !s.another(ctx) { // the client hears it from the node that was asked first to have room, and may ask again
+			s.taken.Store(true)
+			if write(ctx, s.client, *full) != nil {
+				_ = s.node.CloseNow()
+				return
+			}
+			s.early = nil
+		}
+	}
+}
+
+// join joins the client and its node until one of them ends. If the node has no room and nothing has begun yet, its answer is returned
+// and both are still open.
+func (s *socket) join(ctx context.Context) (full *message) {
 	log := s.h.g.log.With("port", s.h.door.name, "node", s.served.ID, "stream", s.key.String(), "peer", s.h.g.client.Of(s.req).String())
 	log.Debug("socket is open")
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	down := make(chan error, 1)
 	go func() { down <- s.copyDown(ctx) }()
 	why, ended := s.pump(ctx, down)
+	var said *fullError
+	if errors.As(why, &said) {
+		log.Debug("node has no room")
+		return &said.answer
+	}
 	cancel()
 	_ = s.node.CloseNow()
 	if !ended {
 		<-down
 	}
 	log.Debug("socket is closed", "why", why)
+	return nil
+}
+
+// another moves a client that nothing has begun for to another node; false when there is none.
+func (s *socket) another(ctx context.Context) bool {
+	old := s.node
+	if len(s.tried) >= maxTries || s.dial(ctx) != nil {
+		return false
+	}
+	_ = old.CloseNow()
+	return true
+}
+
+// fullError is a node's answer that it has no room.
+type fullError struct{ answer message }
+
+func (e *fullError) Error() string { return "node has no room" }
+
+// answered looks at what a node says first: whether it has taken the client, or has no room. A pong and the list of ICE servers
+// are neither.
+func answered(m message) (taken, full bool) {
+	var v struct{ Command, Definition string }
+	if m.kind != websocket.MessageText || json.Unmarshal(m.data, &v) != nil {
+		return true, false
+	}
+	switch v.Command {
+	case "pong", "iceServerConfig":
+		return false, false
+	case "error":
+		full = v.Definition == "highResourceUsage"
+	}
+	return !full, full
 }
 
 // gather reads messages until one names a stream, FirstMessage has passed, or enough has
@@ -185,13 +244,12 @@ func (e *refusal) Error() string { return e.reason }
 func (s *socket) dial(ctx context.Context) error {
 	g := s.h.g
 	var err error = errNoNode
-	tried := map[string]bool{}
 	for range maxTries {
-		node, ok := g.placer.session(s.h.role, s.key, tried)
+		node, ok := g.placer.session(s.h.role, s.key, s.tried)
 		if !ok {
 			return err
 		}
-		tried[node.ID] = true
+		s.tried[node.ID] = true
 		var retry bool
 		if retry, err = s.dialNode(ctx, node); err == nil || !retry {
 			return err
@@ -247,14 +305,13 @@ func (s *socket) header() http.Header {
 
 // pump sends what the client says to the node and watches over both ends. It returns why it ended, and
 // whether the node's side has been heard to end.
-func (s *socket) pump(ctx context.Context, down <-chan error) (why string, ended bool) {
+func (s *socket) pump(ctx context.Context, down <-chan error) (why error, ended bool) {
 	for _, m := range s.early {
 		if err := write(ctx, s.node, m); err != nil {
 			s.bye(s.client, websocket.StatusServiceRestart, "the server went away; connect again")
-			return "write to node: " + err.Error(), false
+			return fmt.Errorf("write to node: %w", err), false
 		}
 	}
-	s.early = nil
 	tick := time.NewTicker(s.h.g.cfg.SocketPing)
 	defer tick.Stop()
 	for {
@@ -263,31 +320,47 @@ func (s *socket) pump(ctx context.Context, down <-chan error) (why string, ended
 			if !ok {
 				err := <-s.left
 				s.pass(s.node, err, websocket.StatusGoingAway, "the client went away")
-				return "client: " + err.Error(), false
+				return fmt.Errorf("client: %w", err), false
 			}
+			s.keep(m)
 			if err := write(ctx, s.node, m); err != nil {
 				select {
 				case err = <-down: // its close frame says more
 					s.pass(s.client, err, websocket.StatusServiceRestart, "the server went away; connect again")
-					return "node: " + err.Error(), true
+					return fmt.Errorf("node: %v", err), true // not a fullError any more: the client has been sent away
 				case <-time.After(time.Second):
 				}
 				s.bye(s.client, websocket.StatusServiceRestart, "the server went away; connect again")
-				return "write to node: " + err.Error(), false
+				return fmt.Errorf("write to node: %w", err), false
 			}
 		case err := <-down:
+			if full := (*fullError)(nil); errors.As(err, &full) {
+				return err, true
+			}
 			s.pass(s.client, err, websocket.StatusServiceRestart, "the server went away; connect again")
-			return "node: " + err.Error(), true
+			return fmt.Errorf("node: %w", err), true
 		case <-tick.C:
 			if err := s.check(ctx); err != nil {
-				return err.Error(), false
+				return err, false
 			}
 		case <-s.h.g.stopping.Done():
 			s.bye(s.client, websocket.StatusGoingAway, "the gateway is stopping; connect again")
 			s.bye(s.node, websocket.StatusGoingAway, "the gateway is stopping")
-			return "the gateway stops", false
+			return errors.New("the gateway stops"), false
 		}
 	}
+}
+
+// keep remembers what the client says for another node, until one has taken it.
+func (s *socket) keep(m message) {
+	if len(s.early) >= maxEarly || len(m.data) > maxEarlyBytes/maxEarly {
+		s.taken.Store(true)
+	}
+	if s.taken.Load() {
+		s.early = nil
+		return
+	}
+	s.early = append(s.early, m)
 }
 
 // check closes a socket whose client is silent or whose node does not answer a ping. A node
@@ -315,7 +388,15 @@ func (s *socket) copyDown(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := write(ctx, s.client, message{kind, data}); err != nil {
+		m := message{kind, data}
+		if !s.taken.Load() {
+			taken, full := answered(m)
+			if full {
+				return &fullError{m}
+			}
+			s.taken.Store(taken)
+		}
+		if err := write(ctx, s.client, m); err != nil {
 			return fmt.Errorf("write to client: %w", err)
 		}
 	}

@@ -96,6 +96,54 @@ func TestSocketPlacement(t *testing.T) {
 	}
 }
 
+// TestSocketOfFullNode: a client that a node has no room for is given to another, with all that it said; when there is none it hears so.
+func TestSocketOfFullNode(t *testing.T) {
+	e1, e2, e3 := startNode(t, "e1", cluster.Edge, stream1), startNode(t, "e2", cluster.Edge), startNode(t, "e3", cluster.Edge)
+	r := start(t, Config{}, e1, e2, e3)
+	e1.full.Store(true)
+	e2.full.Store(true)
+	const ice, play = `{"command":"getIceServerConfig"}`, `{"command":"play","streamId":"stream1"}`
+	begin := func() *websocket.Conn {
+		conn := r.connect(t, r.play("/live/websocket?sdk"), nil)
+		say(t, conn, ice)
+		say(t, conn, play)
+		return conn
+	}
+	// next skips the list of ICE servers, which each node gives.
+	next := func(conn *websocket.Conn) string {
+		for {
+			got, err := hear(t, conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != `{"command":"iceServerConfig"}` {
+				return got
+			}
+		}
+	}
+	conn := begin()
+	if got := next(conn); got != "e3 /live/websocket?sdk "+play {
+		t.Errorf("got %q, want e3", got)
+	}
+	say(t, conn, "more")
+	if got := next(conn); got != "e3 /live/websocket?sdk more" {
+		t.Errorf("later: %q", got)
+	}
+
+	e3.full.Store(true)
+	conn = begin()
+	if got := next(conn); !strings.Contains(got, "highResourceUsage") {
+		t.Errorf("all are full: %q", got)
+	}
+	e1.full.Store(false) // whoever was asked last may have room later
+	e2.full.Store(false)
+	e3.full.Store(false)
+	say(t, conn, play)
+	if got := next(conn); !strings.HasSuffix(got, play) {
+		t.Errorf("on the same socket, later: %q", got)
+	}
+}
+
 func TestSocketSilentClientIsPlacedByLoad(t *testing.T) {
 	n := startNode(t, "e1", cluster.Edge)
 	r := start(t, Config{FirstMessage: 20 * time.Millisecond}, n)
