@@ -25,10 +25,11 @@ export function startPlayer(root: HTMLElement, o: PlayerOptions): void {
     onStart: () => watcher.start(),
   });
   const watcher: Watcher = new Watcher({
-    open: (signal) => openSession({
+    open: (signal, beside) => openSession({
       endpoint: whepUrl(address),
       token: address.token,
       signal,
+      beside,
       attach: (stream) => view.attach(stream),
       onFigures: (f) => view.setFigures(f),
       onPath: (ok) => view.setPath(ok),

@@ -16,6 +16,8 @@ export interface SessionOptions {
   endpoint: string;
   token: string;
   signal: AbortSignal;
+  /** Another session has the screen until this one has media. */
+  beside: boolean;
   /** Shows the stream; resolves when its frames advance. */
   attach(stream: MediaStream): Promise<void>;
   onFigures(f: Figures): void;
@@ -34,6 +36,7 @@ export async function openSession(o: SessionOptions): Promise<WatchSession> {
     playAtOnce(receiver);
   }
   pc.ontrack = (e) => stream.addTrack(e.track);
+  const screen = { left: false };
   const link = await Link.open({
     endpoint: o.endpoint,
     token: o.token,
@@ -42,10 +45,18 @@ export async function openSession(o: SessionOptions): Promise<WatchSession> {
     trickleAfter: 1000, // the server knows us from our checks; candidates help only where those do not arrive
     restarts: false,
     prepare: withStereo,
-    onPath: o.onPath,
-    onClosing: o.onClosing,
+    onPath: (ok) => void (screen.left || o.onPath(ok)),
+    onClosing: () => void (screen.left || o.onClosing()),
   });
-  return new PlaySession(pc, link, stream, o);
+  return new PlaySession(pc, link, stream, o, screen);
+}
+
+/** Resolves when the picture arrives, or the sound where there is no picture. */
+function mediaArrives(pc: RTCPeerConnection): Promise<void> {
+  const coming = pc.getTransceivers().filter((t) => t.currentDirection === 'recvonly').map((t) => t.receiver.track);
+  const track = coming.find((t) => t.kind === 'video') ?? coming[0];
+  if (track === undefined || !track.muted) return Promise.resolve();
+  return new Promise((resolve) => track.addEventListener('unmute', () => resolve(), { once: true }));
 }
 
 /** Live means now: ask for the smallest buffer the network allows. */
@@ -58,6 +69,7 @@ function playAtOnce(receiver: RTCRtpReceiver): void {
 class PlaySession implements WatchSession {
   readonly started: Promise<void>;
   readonly ended: Promise<Problem>;
+  readonly moving: Promise<void>;
   private readonly timer: ReturnType<typeof setInterval>;
   private readonly stall = new StallDetector();
   private prev: Sample | undefined;
@@ -72,19 +84,30 @@ class PlaySession implements WatchSession {
     private readonly link: Link,
     stream: MediaStream,
     private readonly o: SessionOptions,
+    private readonly screen: { left: boolean },
   ) {
+    this.moving = link.moving;
     const media = new Promise<void>((resolve) => (this.first = resolve));
     this.started = Promise.race([media, link.connected.then(() => media)]);
     this.started.catch(() => {}); // ended says it too
     const stalled = new Promise<Problem>((resolve) => (this.over = resolve));
     this.ended = Promise.race([link.ended, stalled, link.connected.then(() => stalled, (p: Problem) => p)]);
-    void o.attach(stream).then(() => this.begin());
+    void (o.beside ? mediaArrives(pc).then(() => this.show(stream)) : this.show(stream));
     this.timer = setInterval(() => void this.poll(), POLL_EVERY);
   }
 
-  close(): void {
+  close(quietly = false): void {
+    this.screen.left ||= quietly;
     clearInterval(this.timer);
     void this.link.close();
+  }
+
+  /** The last frame of the session before stays until the first of this one. */
+  private async show(stream: MediaStream): Promise<void> {
+    if (this.screen.left) return;
+    if (this.o.beside) this.o.onClosing();
+    await this.o.attach(stream);
+    this.begin();
   }
 
   private begin(): void {
@@ -101,7 +124,7 @@ class PlaySession implements WatchSession {
     // Sound alone never makes a frame, and a paused element or a hidden page shows none.
     if (!this.playing && this.polled > 0 && this.polled < now.bytes) this.begin();
     this.polled = now.bytes;
-    if (this.polls++ % FIGURES_EVERY !== 0) return;
+    if (this.polls++ % FIGURES_EVERY !== 0 || this.screen.left) return;
     if (this.prev !== undefined) this.o.onFigures(figuresOf(entries, this.prev, now));
     this.prev = now;
   }

@@ -8,11 +8,15 @@ import { Watcher, type WatchSession, type WatchStatus } from './watcher.js';
 class Session implements WatchSession {
   start!: () => void;
   end!: (p: Problem) => void;
+  move!: () => void;
+  readonly moving = new Promise<void>((r) => (this.move = r));
   closed = false;
+  quietly: boolean | undefined;
   readonly started = new Promise<void>((r) => (this.start = r));
   readonly ended = new Promise<Problem>((r) => (this.end = r));
-  close(): void {
+  close(quietly?: boolean): void {
     this.closed = true;
+    this.quietly ??= quietly ?? false;
   }
 }
 
@@ -20,12 +24,14 @@ class Session implements WatchSession {
 class Bench {
   readonly states: string[] = [];
   readonly opened: Session[] = [];
+  readonly beside: boolean[] = [];
   script: (Session | Problem)[] = [];
   waits = 0;
   waitResult: () => Promise<void> = () => Promise.resolve();
   private wake: (() => void) | undefined;
   readonly watcher = new Watcher({
-    open: () => {
+    open: (_, beside) => {
+      this.beside.push(beside);
       const next = this.script.shift() ?? new Problem('unauthorized', 'the script is over');
       if (next instanceof Problem) return Promise.reject(next);
       this.opened.push(next);
@@ -69,6 +75,32 @@ test('a loss is followed by a new session, and the old one is closed', async () 
   await b.reach('live');
   assert.ok(one.closed && !two.closed);
   await stopWith(b, two);
+});
+
+test('a session that shall move has the screen until another one has a picture', async () => {
+  const b = new Bench();
+  const [one, two, three] = [new Session(), new Session(), new Session()];
+  b.script = [one, two, three];
+  b.watcher.start();
+  one.start();
+  await b.reach('connecting', 'live');
+  one.move();
+  const reached = async (n: number): Promise<void> => {
+    for (const limit = Date.now() + 5000; b.opened.length < n; await new Promise((r) => setTimeout(r, 5))) {
+      assert.ok(Date.now() < limit, `${b.opened.length} sessions were opened, want ${n}`);
+    }
+  };
+  await reached(2);
+  assert.ok(!one.closed);
+  two.end(lost); // that one did not get through: another try
+  await reached(3);
+  assert.ok(!one.closed && two.closed && two.quietly === true);
+  three.start();
+  for (const limit = Date.now() + 5000; !one.closed; await new Promise((r) => setTimeout(r, 5))) assert.ok(Date.now() < limit);
+  assert.ok(one.quietly === true && !three.closed);
+  assert.deepEqual(b.beside, [false, true, true]);
+  assert.equal(b.states.join(), 'connecting,live');
+  await stopWith(b, three);
 });
 
 async function stopWith(b: Bench, running: Session): Promise<void> {

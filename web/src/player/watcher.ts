@@ -19,11 +19,15 @@ export interface WatchSession {
   started: Promise<void>;
   /** Resolves with the reason when media has stopped for good. */
   ended: Promise<Problem>;
-  close(): void;
+  /** Resolves when the server asks for another session; this one goes on meanwhile. */
+  moving: Promise<void>;
+  /** quietly: another session has the screen already. */
+  close(quietly?: boolean): void;
 }
 
 export interface WatchDeps {
-  open(signal: AbortSignal): Promise<WatchSession>;
+  /** beside: another session has the screen until this one has media. */
+  open(signal: AbortSignal, beside: boolean): Promise<WatchSession>;
   /** Resolves when an offline stream is worth another try. */
   waitForStart(signal: AbortSignal): Promise<void>;
   backoff?: Backoff;
@@ -33,6 +37,8 @@ export interface WatchDeps {
 const SETTLED = 5000;
 /** When the server ends a session, most often the stream is over: ask soon, but not all viewers at once (ms). */
 const ASK_SOON = 200;
+/** Until another session is tried again beside one that shall end (ms). */
+const MOVE_AGAIN = 1000;
 
 export class Watcher {
   private life = new AbortController();
@@ -83,13 +89,18 @@ export class Watcher {
     let live = false;
     let began = 0;
     try {
-      session = await this.deps.open(signal);
+      session = await this.deps.open(signal, false);
       if (waited && !signal.aborted) this.set('connecting');
       const early = await Promise.race([session.started, session.ended]);
       if (early instanceof Problem) return { problem: early, live };
       live = this.seen = true;
       began = Date.now();
       if (!signal.aborted) this.set('live');
+      let next: WatchSession | undefined = session;
+      while (next !== undefined) {
+        session = next;
+        next = await this.moved(session, signal);
+      }
       const problem = await session.ended;
       const settled = Date.now() - began >= SETTLED;
       if (settled) this.backoff.reset();
@@ -99,6 +110,25 @@ export class Watcher {
     } finally {
       session?.close();
     }
+  }
+
+  /** Waits until the server asks for another session and that one has the screen; undefined when the present one ended before. */
+  private async moved(session: WatchSession, signal: AbortSignal): Promise<WatchSession | undefined> {
+    const over = session.ended.then(() => true);
+    let gone = await Promise.race([over, session.moving.then(() => false)]);
+    while (!gone && !signal.aborted) {
+      let next: WatchSession | undefined;
+      try {
+        next = await this.deps.open(signal, true);
+        await Promise.race([next.started, next.ended.then((p) => Promise.reject(p)), over.then(() => next?.started)]);
+        session.close(true);
+        return next;
+      } catch {
+        next?.close(true); // the present one goes on
+      }
+      gone = await Promise.race([over, sleep(MOVE_AGAIN * (0.5 + Math.random()), signal).then(() => false)]);
+    }
+    return undefined;
   }
 
   /** Waits for as long as the problem asks; returns it when it should stay on the screen. */

@@ -23,7 +23,6 @@ bindThemeButton(byTestId('theme'));
 const opened = readAddress(location);
 const playOrigin = document.querySelector<HTMLMetaElement>('meta[name="sluice-play-origin"]')?.content ?? '';
 const page = new Page();
-let session: SendSession | undefined;
 let starting = false;
 let opening: Promise<void> | undefined;
 let stopMeter = (): void => {};
@@ -50,30 +49,27 @@ const studio = new Studio({
   screenEnded: () => void attempt(() => studio.chooseCamera(wanted())),
 });
 
-const publisher = new Publisher({
-  open: async (signal, onPath) => {
-    session = await SendSession.open({
-      endpoint: whipUrl(address()),
-      token: opened.token,
-      video: studio.video,
-      audio: studio.audio,
-      quality: qualityOf(page.quality.value),
-      onFigures: (f) => page.setFigures(f),
-    }, signal, onPath);
-    return session;
-  },
+const publisher: Publisher<SendSession> = new Publisher<SendSession>({
+  open: (signal, onPath) => SendSession.open({
+    endpoint: whipUrl(address()),
+    token: opened.token,
+    video: studio.video,
+    audio: studio.audio,
+    quality: qualityOf(page.quality.value),
+    onFigures: (f) => page.setFigures(f),
+  }, signal, onPath),
 }, onStatus);
 
 function onStatus(s: PublishStatus): void {
   page.setState(s.state);
   if (s.problem !== undefined) page.showProblem(s.problem);
   else if (s.state === 'live') page.clearMessage();
-  if (s.state === 'idle' || s.state === 'error') session = undefined;
   void keepAwake(s.state === 'live');
 }
 
 /** Hands a new track to the running session; one that has no place for it is opened anew. */
 async function exchange(kind: 'video' | 'audio'): Promise<void> {
+  const { session } = publisher;
   if (!publisher.active || session === undefined) return;
   const track = kind === 'video' ? studio.video : studio.audio;
   if (await session.replace(kind, track)) await session.setQuality(qualityOf(page.quality.value));
@@ -180,7 +176,7 @@ function bind(): void {
     const q = qualityOf(page.quality.value);
     store.set('quality', q.key);
     void studio.setQuality(q);
-    void session?.setQuality(q);
+    void publisher.session?.setQuality(q);
   });
   page.streamId.addEventListener('input', () => {
     checkName();

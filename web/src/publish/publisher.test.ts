@@ -16,6 +16,8 @@ class Session implements PublishSession {
     this.fail = reject;
   });
   readonly ended = new Promise<Problem>((r) => (this.end = r));
+  move!: () => void;
+  readonly moving = new Promise<void>((r) => (this.move = r));
   told: Promise<void> = Promise.resolve();
   close(): Promise<void> {
     this.closed = true;
@@ -98,6 +100,42 @@ test('a session that ends is opened anew, through a server that is away', async 
   two.up();
   await b.reach('reconnecting:no_node', 'reconnecting', 'live');
   assert.ok(one.closed);
+  await b.publisher.stop();
+});
+
+test('a session that shall move goes on until another one sends', async () => {
+  const b = new Bench();
+  const [one, two] = [new Session(), new Session()];
+  b.script = [one, new Problem('no_node', '', 503), two];
+  b.publisher.start();
+  one.up();
+  await b.reach('live');
+  one.move();
+  two.up();
+  const limit = Date.now() + 5000;
+  while (!one.closed) {
+    assert.ok(Date.now() < limit, 'the old session is still open');
+    await new Promise((r) => setTimeout(r, 5));
+  }
+  assert.equal(b.opened, 3);
+  assert.ok(!two.closed && b.publisher.session === two);
+  assert.equal(b.states.join(), 'connecting,live');
+  await b.publisher.stop();
+  assert.ok(two.closed);
+});
+
+test('a session that is lost before another one sends is opened anew', async () => {
+  const b = new Bench();
+  const [one, two] = [new Session(), new Session()];
+  b.script = [one, new Problem('no_node', '', 503), two];
+  b.publisher.start();
+  one.up();
+  await b.reach('live');
+  one.move();
+  await new Promise((r) => setTimeout(r, 5));
+  one.end(lost);
+  two.up();
+  await b.reach('reconnecting', 'live');
   await b.publisher.stop();
 });
 

@@ -14,27 +14,35 @@ export interface PublishSession {
   /** Resolves when media can flow; rejects with a Problem. */
   connected: Promise<void>;
   ended: Promise<Problem>;
+  /** Resolves when the server asks for another session; this one goes on meanwhile. */
+  moving: Promise<void>;
   /** Resolves when the server knows. */
   close(): Promise<void>;
 }
 
-export interface PublishDeps {
+export interface PublishDeps<S extends PublishSession> {
   /** onPath is told when the session's path is lost for the moment, and when it is back. */
-  open(signal: AbortSignal, onPath: (ok: boolean) => void): Promise<PublishSession>;
+  open(signal: AbortSignal, onPath: (ok: boolean) => void): Promise<S>;
   backoff?: Backoff;
 }
 
 /** The server may take our own last session for somebody else until it falls silent: so often it is asked again. */
 const IN_USE_TRIES = 6;
+/** Until another session is tried again beside one that shall end (ms). */
+const MOVE_AGAIN = 1000;
+/** For how long two sessions send the same, so that the new one's key frame is at the server before the old one ends (ms). */
+const HAND_OVER = 500;
 
-export class Publisher {
+export class Publisher<S extends PublishSession = PublishSession> {
+  /** The one that sends, once it is open. */
+  session: S | undefined;
   private life: AbortController | undefined;
   private nudge = new AbortController();
   private running: Promise<void> = Promise.resolve();
   private readonly backoff: Backoff;
 
   constructor(
-    private readonly deps: PublishDeps,
+    private readonly deps: PublishDeps<S>,
     private readonly onStatus: (s: PublishStatus) => void,
   ) {
     this.backoff = deps.backoff ?? new Backoff();
@@ -87,22 +95,48 @@ export class Publisher {
   }
 
   private async publishOnce(signal: AbortSignal): Promise<{ problem: Problem; live: boolean }> {
-    let session: PublishSession | undefined;
+    let session: S | undefined;
     let live = false;
     const onPath = (ok: boolean): void => {
       if (live && !signal.aborted) this.onStatus({ state: ok ? 'live' : 'reconnecting' });
     };
     try {
-      session = await this.deps.open(signal, onPath);
+      this.session = session = await this.deps.open(signal, onPath);
       await session.connected;
       live = true;
       this.backoff.reset();
       if (!signal.aborted) this.onStatus({ state: 'live' });
+      let next: S | undefined = session;
+      while (next !== undefined) {
+        this.session = session = next;
+        next = await this.moved(session, signal, onPath);
+      }
       return { problem: await session.ended, live };
     } catch (err) {
       return { problem: asProblem(err), live };
     } finally {
+      this.session = undefined;
       await session?.close(); // the name is free again before the next try
     }
+  }
+
+  /** Waits until the server asks for another session and that one sends; undefined when the present one ended before. */
+  private async moved(session: S, signal: AbortSignal, onPath: (ok: boolean) => void): Promise<S | undefined> {
+    const over = session.ended.then(() => true);
+    let gone = await Promise.race([over, session.moving.then(() => false)]);
+    while (!gone && !signal.aborted) {
+      let next: S | undefined;
+      try {
+        next = await this.deps.open(signal, onPath);
+        await next.connected;
+        await sleep(HAND_OVER, signal);
+        void session.close();
+        return next;
+      } catch {
+        void next?.close(); // the present one goes on
+      }
+      gone = await Promise.race([over, sleep(MOVE_AGAIN * (0.5 + Math.random()), signal).then(() => false)]);
+    }
+    return undefined;
   }
 }

@@ -24,6 +24,7 @@ export interface SendOptions {
 export class SendSession implements PublishSession {
   readonly connected: Promise<void>;
   readonly ended: Promise<Problem>;
+  readonly moving: Promise<void>;
   private readonly timer: ReturnType<typeof setInterval>;
   private prev: Sample | undefined;
 
@@ -57,6 +58,7 @@ export class SendSession implements PublishSession {
   private constructor(private readonly pc: RTCPeerConnection, private readonly link: Link, private readonly o: SendOptions) {
     this.connected = link.connected;
     this.ended = link.ended;
+    this.moving = link.moving;
     this.timer = setInterval(() => void this.poll(), POLL_EVERY);
   }
 

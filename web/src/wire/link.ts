@@ -39,6 +39,8 @@ export class Link {
   readonly connected: Promise<void>;
   /** Resolves once with the reason when the session is over. */
   readonly ended: Promise<Problem>;
+  /** Resolves when the server asks for another session, which it wants us to have elsewhere. */
+  readonly moving: Promise<void>;
 
   private readonly pc: RTCPeerConnection;
   private readonly stop = new AbortController();
@@ -49,6 +51,8 @@ export class Link {
   private trickleTimer: ReturnType<typeof setTimeout> | undefined;
   private mending = false;
   private end!: (why: Problem) => void;
+  private move!: () => void;
+  private events: EventSource | undefined;
   private leaving: Promise<void> | undefined;
 
   /** Opens a session; returns when the answer is in place. Throws a Problem. */
@@ -66,6 +70,7 @@ export class Link {
   private constructor(private readonly o: LinkOptions) {
     this.pc = o.pc;
     this.ended = new Promise((resolve) => (this.end = resolve));
+    this.moving = new Promise((resolve) => (this.move = resolve));
     this.connected = this.waitConnected();
     this.connected.catch(() => {}); // whoever awaits it gets the reason
     this.pc.onicecandidate = (e) => this.onCandidate(e.candidate);
@@ -88,6 +93,7 @@ export class Link {
   private async leave(): Promise<void> {
     this.stop.abort();
     clearTimeout(this.trickleTimer);
+    this.events?.close();
     this.pc.onicecandidate = this.pc.onconnectionstatechange = this.pc.oniceconnectionstatechange = null;
     const told = this.resource?.remove();
     this.o.onClosing?.();
@@ -115,6 +121,7 @@ export class Link {
     ]);
     if (this.stop.signal.aborted) throw new Problem('unreachable', 'stopped');
     await pc.setRemoteDescription({ type: 'answer', sdp: o.prepareAnswer?.(answer.sdp) ?? answer.sdp });
+    this.listen(answer.events);
     for (const t of pc.getTransceivers()) this.watchDtls(t.sender.transport ?? t.receiver.transport);
     if (answer.relays.length > 0) {
       void sleep(DIRECT_TIMEOUT, this.stop.signal).then(() => this.useRelays(answer.relays));
@@ -124,6 +131,13 @@ export class Link {
       this.trickling = true;
       this.flushSoon();
     });
+  }
+
+  /** The browser opens the events again by itself when they break off, until the server says that the session is gone. */
+  private listen(url: string): void {
+    if (url === '' || typeof EventSource === 'undefined') return;
+    this.events = new EventSource(url);
+    this.events.addEventListener('reconnect', () => this.move());
   }
 
   private async waitConnected(): Promise<void> {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { readRelays } from './relays.js';
+import { readEvents, readRelays } from './relays.js';
 
 const cases: { name: string; header: string | null; want: unknown }[] = [
   { name: 'none', header: null, want: [] },
@@ -22,3 +22,16 @@ const cases: { name: string; header: string | null; want: unknown }[] = [
 for (const c of cases) {
   test(`relays: ${c.name}`, () => assert.deepEqual(readRelays(c.header), c.want));
 }
+
+test('finds the events of a session', () => {
+  const rel = (protocol: string): string => `rel="urn:ietf:params:${protocol}:ext:core:server-sent-events"; events="reconnect"`;
+  for (const [header, want] of [
+    [null, ''],
+    ['<stun:a>; rel="ice-server"', ''],
+    [`</live/whep/s/n.x/events>; ${rel('whep')}, <stun:a>; rel="ice-server"`, '/live/whep/s/n.x/events'],
+    [`<stun:a>; rel="ice-server", </e>; ${rel('whip')}`, '/e'],
+    [`</e>; rel="urn:ietf:params:whep:ext:core:layer"`, ''],
+  ] as [string | null, string][]) {
+    assert.equal(readEvents(header), want);
+  }
+});

@@ -1,14 +1,35 @@
-/** Reads the ICE servers of a `Link` header (RFC 9725 §4.6, RFC 8288 §3); links of another kind are left out. */
-export function readRelays(header: string | null): RTCIceServer[] {
-  const servers: RTCIceServer[] = [];
+/** Reads what we need of a `Link` header (RFC 8288 §3). */
+
+interface LinkValue {
+  url: string;
+  params: Map<string, string>;
+}
+
+function readLinks(header: string | null): LinkValue[] {
+  const links: LinkValue[] = [];
   for (const [, url, params] of (header ?? '').matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s;,"]+))*)/g)) {
     const values = new Map<string, string>();
     for (const [, key, quoted, plain] of (params ?? '').matchAll(/([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]+))/g)) {
       values.set((key ?? '').toLowerCase(), plain ?? (quoted ?? '').replace(/\\(.)/g, '$1'));
     }
-    if (values.get('rel') !== 'ice-server' || !/^(stun|turn)s?:/.test(url ?? '')) continue;
-    const username = values.get('username');
-    servers.push({ urls: url ?? '', ...(username === undefined ? {} : { username, credential: values.get('credential') ?? '' }) });
+    links.push({ url: url ?? '', params: values });
+  }
+  return links;
+}
+
+/** The ICE servers (RFC 9725 §4.6). */
+export function readRelays(header: string | null): RTCIceServer[] {
+  const servers: RTCIceServer[] = [];
+  for (const { url, params } of readLinks(header)) {
+    if (params.get('rel') !== 'ice-server' || !/^(stun|turn)s?:/.test(url)) continue;
+    const username = params.get('username');
+    servers.push({ urls: url, ...(username === undefined ? {} : { username, credential: params.get('credential') ?? '' }) });
   }
   return servers;
+}
+
+/** Where the session's server-sent events are, as the WHEP extension has it; '' when the server has none. */
+export function readEvents(header: string | null): string {
+  const link = readLinks(header).find(({ params }) => /^urn:ietf:params:(whip|whep):ext:core:server-sent-events$/.test(params.get('rel') ?? ''));
+  return link?.url ?? '';
 }

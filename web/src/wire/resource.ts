@@ -1,6 +1,6 @@
 /** The HTTP half of WHIP and WHEP (RFC 9725): one session and its URL. */
 import { Problem, problemOf } from './problem.js';
-import { readRelays } from './relays.js';
+import { readEvents, readRelays } from './relays.js';
 
 /** How long one request may take, in milliseconds. */
 const REQUEST_TIMEOUT = 10_000;
@@ -10,6 +10,8 @@ export interface Answer {
   sdp: string;
   /** STUN and TURN servers for when there is no direct path. */
   relays: RTCIceServer[];
+  /** Where the server tells the session to move; '' when it does not. */
+  events: string;
 }
 
 export class Resource {
@@ -29,7 +31,9 @@ export class Resource {
     const url = new URL(location, new URL(res.url || endpoint, globalThis.location?.href)).href;
     const resource = new Resource(url, res.headers.get('ETag') ?? '', token);
     try {
-      return { resource, sdp: await res.text(), relays: readRelays(res.headers.get('Link')) };
+      const links = res.headers.get('Link');
+      const events = readEvents(links);
+      return { resource, sdp: await res.text(), relays: readRelays(links), events: events === '' ? '' : new URL(events, url).href };
     } catch {
       void resource.remove();
       throw new Problem('unreachable', 'the answer broke off');
