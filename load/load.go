@@ -1,7 +1,7 @@
 // Package load is the client side of a cluster: one publisher and one viewer as a user would run
 // them, with measured latency.
 //
-// Imports: media.
+// Imports: codec, media.
 package load
 
 import (

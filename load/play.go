@@ -88,10 +88,14 @@ type viewer struct {
 	answered  time.Time
 	arrived   chan struct{} // closed with the session's first packet
 	flowing   bool          // it is closed
+	current   *peer         // whose packets count
+	next      *peer         // which is to take its place with its first picture
+	took      chan struct{} // closed when it has
 	first     time.Time     // packet of all
 	ended     time.Time
 	live      bool // media was flowing until we ended it
 	again     int  // sessions after the first
+	moves     int  // sessions that took another's place because the server asked
 	asked     int  // key frames
 	previous  PlayStats
 	prevBytes uint64
@@ -101,7 +105,7 @@ type viewer struct {
 func (v *viewer) watch(ctx context.Context) error {
 	s, err := v.await(ctx)
 	for err == nil {
-		err = v.follow(ctx, s)
+		s, err = v.follow(ctx, s)
 		v.mu.Lock()
 		v.ended, v.live = time.Now(), err == nil
 		v.mu.Unlock()
@@ -191,7 +195,7 @@ const (
 // try asks for a session until it has one, the limit has come, or an error is none to wait for.
 func (v *viewer) try(ctx context.Context, limit time.Time, wait func(error) bool) (*peer, error) {
 	for {
-		s, err := v.connect(ctx)
+		s, err := v.connect(ctx, false)
 		if err == nil {
 			return s, nil
 		}
@@ -213,8 +217,8 @@ func (v *viewer) try(ctx context.Context, limit time.Time, wait func(error) bool
 	}
 }
 
-// connect makes a session.
-func (v *viewer) connect(ctx context.Context) (_ *peer, err error) {
+// connect makes a session, if need be beside the present one, whose place it takes with its first picture.
+func (v *viewer) connect(ctx context.Context, beside bool) (_ *peer, err error) {
 	s, err := newPeer(v.api)
 	if err != nil {
 		return nil, err
@@ -225,7 +229,12 @@ func (v *viewer) connect(ctx context.Context) (_ *peer, err error) {
 		}
 	}()
 	v.mu.Lock()
-	v.arrived, v.flowing = make(chan struct{}), false
+	if beside {
+		v.next, v.took = s, make(chan struct{})
+	} else {
+		v.current, v.next = s, nil
+		v.arrived, v.flowing = make(chan struct{}), false
+	}
 	if v.answered.IsZero() {
 		v.began = time.Now()
 	}
@@ -256,8 +265,18 @@ func (v *viewer) connect(ctx context.Context) (_ *peer, err error) {
 	return s, nil
 }
 
-// follow waits for a session's first packet, and then for its end or that of the time to watch.
-func (v *viewer) follow(ctx context.Context, s *peer) error {
+// follow waits for a session's first packet, and then for its end or that of the time to watch. When the server asks for it, another
+// session takes its place; the last one is returned.
+func (v *viewer) follow(ctx context.Context, s *peer) (*peer, error) {
+	moving := v.watchForMove(ctx, s)
+	defer func() {
+		moving.stop()
+		select {
+		case other := <-moving.to:
+			other.close(ctx, v.cfg.Log)
+		default:
+		}
+	}()
 	silence := time.NewTimer(mediaTimeout)
 	defer silence.Stop()
 	tick := time.NewTicker(time.Second)
@@ -269,17 +288,27 @@ func (v *viewer) follow(ctx context.Context, s *peer) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return s, nil
+		case other := <-moving.to:
+			old := s
+			s = other
+			s.wg.Go(func() { old.close(ctx, v.cfg.Log) })
+			moving.stop()
+			moving = v.watchForMove(ctx, s)
 		case <-s.lost:
-			return fmt.Errorf("%w: the server closed it, or can't be reached any more", ErrEnded)
+			moving.stop()
+			if len(moving.to) > 0 { // just in time
+				continue
+			}
+			return s, fmt.Errorf("%w: the server closed it, or can't be reached any more", ErrEnded)
 		case <-arrived:
 			arrived = nil
 			silence.Stop()
 			end = v.end()
 		case <-end:
-			return nil
+			return s, nil
 		case <-silence.C:
-			return fmt.Errorf("%w: connected, but not a packet came in %s; does the publisher send?", ErrNoMedia, mediaTimeout)
+			return s, fmt.Errorf("%w: connected, but not a packet came in %s; does the publisher send?", ErrNoMedia, mediaTimeout)
 		case <-tick.C:
 			if v.cfg.Progress != nil && arrived == nil {
 				v.cfg.Progress(v.progress())
@@ -311,7 +340,7 @@ func (v *viewer) receive(s *peer, track *webrtc.TrackRemote, receiver *webrtc.RT
 		kind = media.Audio
 	}
 	r := v.reception(kind, name, c)
-	s.wg.Go(func() { v.reports(track, receiver, r) })
+	s.wg.Go(func() { v.reports(s, track, receiver, r) })
 	for {
 		pkt, _, err := track.ReadRTP()
 		if err != nil {
@@ -319,6 +348,10 @@ func (v *viewer) receive(s *peer, track *webrtc.TrackRemote, receiver *webrtc.RT
 		}
 		now := time.Now()
 		v.mu.Lock()
+		if s != v.current && !v.takesOver(s, kind) {
+			v.mu.Unlock()
+			continue
+		}
 		if v.first.IsZero() {
 			v.first = now
 		}
@@ -361,7 +394,7 @@ func (v *viewer) reception(kind media.Kind, codec string, c webrtc.RTPCodecParam
 }
 
 // reports reads what the server says about a track until the session is closed.
-func (v *viewer) reports(track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver, r *reception) {
+func (v *viewer) reports(s *peer, track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver, r *reception) {
 	for {
 		pkts, _, err := receiver.ReadRTCP()
 		if err != nil {
@@ -370,7 +403,9 @@ func (v *viewer) reports(track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver
 		for _, p := range pkts {
 			if sr, ok := p.(*rtcp.SenderReport); ok && sr.SSRC == uint32(track.SSRC()) {
 				v.mu.Lock()
-				r.report(sr)
+				if s == v.current { // else it is of another clock
+					r.report(sr)
+				}
 				v.mu.Unlock()
 			}
 		}
@@ -406,7 +441,7 @@ func (v *viewer) progress() PlayStats {
 func (v *viewer) finish() (PlayReport, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	rep := PlayReport{URL: v.cfg.URL, Waited: Millis(v.waited), Reconnections: v.again}
+	rep := PlayReport{URL: v.cfg.URL, Waited: Millis(v.waited), Reconnections: v.again, Moves: v.moves}
 	since := func(t time.Time) Millis {
 		if t.IsZero() {
 			return 0

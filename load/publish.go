@@ -18,6 +18,7 @@ import (
 	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
+	"sluice/codec"
 	"sluice/media"
 )
 
@@ -122,7 +123,9 @@ type publisher struct {
 	mu       sync.Mutex // guards all below, and the tracks' mutable fields
 	lead     int64      // what to add to the feed's clock to have the wall clock, nanoseconds
 	leadOK   bool
-	session  *peer // nil while there is none
+	session  *peer         // nil while there is none
+	keyed    chan struct{} // closed with the first key frame of the present session
+	isKeyed  bool          // it is
 	stats    PublishStats
 	previous PublishStats // at the last progress
 }
@@ -131,6 +134,7 @@ type publisher struct {
 // same timestamps and continuous sequence numbers.
 type outTrack struct {
 	kind  media.Kind
+	codec string
 	local *webrtc.TrackLocalStaticRTP
 	clock wallClock // by the feed's clock
 
@@ -171,7 +175,7 @@ func newPublisher(cfg PublishConfig, src *plan) (*publisher, error) {
 		if err != nil {
 			return nil, fmt.Errorf("make a track: %w", err)
 		}
-		p.tracks = append(p.tracks, &outTrack{kind: t.Kind, local: local, clock: wallClock{rate: int64(t.Codec.ClockRate)}})
+		p.tracks = append(p.tracks, &outTrack{kind: t.Kind, codec: t.Codec.Name, local: local, clock: wallClock{rate: int64(t.Codec.ClockRate)}})
 	}
 	var err error
 	p.api, err = newAPI(cfg.Log, m)
@@ -211,6 +215,7 @@ func (p *publisher) connect(ctx context.Context) (_ *peer, err error) {
 		s.wg.Go(func() { p.feedback(senders[i], t) })
 	}
 	p.session = s
+	p.keyed, p.isKeyed = make(chan struct{}), false
 	p.stats.Sessions++
 	return s, nil
 }
@@ -257,6 +262,7 @@ func (p *publisher) run(ctx context.Context, s *peer, src *plan) error {
 	defer tick.Stop()
 	lost := s.lost
 	again := make(chan *peer, 1)
+	p.watchForMove(run, &wg, s, again)
 	for {
 		select {
 		case <-ctx.Done():
@@ -265,6 +271,9 @@ func (p *publisher) run(ctx context.Context, s *peer, src *plan) error {
 			return p.ended(err)
 		case <-lost:
 			lost = nil
+			if p.left(s) { // another one is there, and comes by again
+				continue
+			}
 			old, since := p.detach(), time.Now()
 			p.cfg.Log.Warn("the session is lost; publishing again", "to", p.cfg.URL)
 			wg.Go(func() {
@@ -273,6 +282,7 @@ func (p *publisher) run(ctx context.Context, s *peer, src *plan) error {
 			})
 		case s = <-again:
 			lost = s.lost
+			p.watchForMove(run, &wg, s, again)
 		case <-tick.C:
 			if p.cfg.Progress != nil {
 				p.cfg.Progress(p.progress())
@@ -406,6 +416,10 @@ func (p *publisher) send(t *outTrack, pkt *rtp.Packet, now time.Time) {
 	p.stats.Bytes += uint64(len(pkt.Payload))
 	if t.kind == media.Video && pkt.Marker {
 		p.stats.Frames++
+	}
+	if !p.isKeyed && (codec.StartsKeyFrame(t.codec, pkt.Payload) || p.tracks[0].kind == media.Audio) {
+		p.isKeyed = true
+		close(p.keyed)
 	}
 	p.mu.Unlock()
 	// Errors are those of a session that is being closed; its end is told by its state.

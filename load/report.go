@@ -44,6 +44,7 @@ type PlayReport struct {
 	Audio *TrackStats `json:"audio,omitempty"`
 
 	Reconnections    int    `json:"reconnections"` // sessions after the first, that was lost
+	Moves            int    `json:"moves"`         // sessions that took another's place because the server asked
 	KeyFrameRequests int    `json:"keyFrameRequests"`
 	Out              string `json:"out,omitempty"` // the file that was written
 }
@@ -92,6 +93,9 @@ func (r PlayReport) String() string {
 	row("played", "%s of %s", r.Duration, r.URL)
 	if r.Waited > 0 {
 		row("waited", "%s for the stream to start", r.Waited)
+	}
+	if r.Moves > 0 {
+		row("moves", "%d", r.Moves)
 	}
 	if r.Reconnections > 0 {
 		row("reconnections", "%d", r.Reconnections)
