@@ -1,6 +1,6 @@
 // Package cluster says who is there, who holds what, and which node takes the
-// next client: nodes with their heartbeats, streams with their lease, and the
-// Registry in which both are written down.
+// next client: nodes with their sessions, streams with the session that holds them, and the
+// Registry in which both are written down. docs/cluster.md tells how it works.
 //
 // Imports: media.
 package cluster
@@ -8,6 +8,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"sluice/media"
@@ -15,12 +16,24 @@ import (
 
 // Errors that a Registry returns; test for them with errors.Is.
 var (
-	// ErrStreamInUse: another node's publisher holds a live lease on the stream.
+	// ErrStreamInUse: another node's publisher holds the stream, and that node's session lives. It comes
+	// as an *InUse, which says until when.
 	ErrStreamInUse = errors.New("stream is published by another node")
-	// ErrLeaseLost: the lease has been taken over with a higher epoch, or has been
+	// ErrLeaseLost: the stream has been taken over with a higher epoch, or has been
 	// released; its holder must end its publisher and must not write again.
 	ErrLeaseLost = errors.New("stream lease was taken over")
+	// ErrFenced: the node's session is void, because another node found its heartbeat too old and wanted one of its
+	// streams, or because its row is gone. The node joins again, with a new session, and resumes its streams.
+	ErrFenced = errors.New("node was fenced")
+	// ErrReplaced: the node's row has another session: another process has joined under its id.
+	ErrReplaced = errors.New("another process has joined under this node's id")
+	// ErrNoNode: there is no row of that node.
+	ErrNoNode = errors.New("no such node in the cluster")
 )
+
+// SessionTTL is the age of a heartbeat, by the registry's clock, from which on another node may fence the node and take its
+// streams: two missed beats and a half.
+const SessionTTL = 2500 * time.Millisecond
 
 // Role is what a node opens: a row in the node's table of ways in and out.
 type Role string
@@ -43,6 +56,7 @@ const (
 // Node is one process of the cluster as it described itself at its last heartbeat.
 type Node struct {
 	ID      string // unique, letters digits and '-', chosen by the node
+	Session int64  // of this Join; random, over 0, never used twice
 	Role    Role
 	State   NodeState
 	PID     int
@@ -64,8 +78,18 @@ type Node struct {
 	Full    string    // why it takes nobody new, in words; "": it does
 	Serving []Serving // streams that it can serve at this moment
 
-	Started       time.Time
-	LastHeartbeat time.Time // stamped by the Registry
+	Started time.Time
+
+	// These are written by the Registry alone; Join and Heartbeat take no notice of them.
+	LastHeartbeat time.Time // by the registry's clock
+	Fenced        bool      // its session is void
+	Order         Order     // what an operator wants of it; ends with the session
+}
+
+// Order is what an operator wants of a node.
+type Order struct {
+	Drain    bool      // take no new work, tell clients to move, and end
+	Deadline time.Time // by the registry's clock: when to end at the latest; zero: the node's own setting
 }
 
 // Serving is one stream a node holds, with the viewers it serves it to.
@@ -74,69 +98,121 @@ type Serving struct {
 	Viewers int
 }
 
-// StreamState is the state of a stream's lease.
+// StreamState is what a stream's holder said last. It says nothing when the holder is gone: View.State does.
 type StreamState string
 
 const (
 	Broadcasting StreamState = "broadcasting" // media flows
 	Interrupted  StreamState = "interrupted"  // the publisher is silent; anyone may take over
-	Finished     StreamState = "finished"     // released, or its lease ran out
+	Finished     StreamState = "finished"     // released
 )
 
-// Stream is a stream and the lease under which its origin holds it.
+// Stream is the row of a stream: who holds it, and under which session. A stream has a second row
+// for its backup publisher, with a holder and epochs of its own.
 type Stream struct {
-	Key        media.Key
-	State      StreamState
-	Origin     string    // node id
-	Epoch      int64     // grows with every claim, never goes back
-	Codecs     []string  // as last reported; empty from a Claim to the first Renew
-	Started    time.Time // when this broadcast began; a takeover of a lease that still ran keeps it
-	LeaseUntil time.Time
+	Key     media.Key
+	Backup  bool
+	State   StreamState
+	Origin  string    // node id
+	Session int64     // of the origin; the stream is held while the origin's row has this session and is not fenced
+	Epoch   int64     // grows with every Claim and Resume, never goes back
+	Codecs  []string  // as last reported; empty from a Claim to the first Report
+	Started time.Time // of this broadcast: of the Claim, unless that took over an Interrupted stream
 }
 
-// Lease is the right to publish a stream until it is lost or released.
+// Lease is the right of a node's session to publish a stream, until it is lost or released.
 type Lease struct {
-	Key   media.Key
-	Node  string
-	Epoch int64
+	Key     media.Key
+	Backup  bool // as the stream's backup publisher
+	Node    string
+	Session int64
+	Epoch   int64
 }
 
-// StreamInfo is what the holder of a lease reports with each renewal.
+// StreamInfo is what the holder of a lease reports.
 type StreamInfo struct {
 	State  StreamState // Broadcasting or Interrupted
 	Codecs []string    // names as in media.Codec, video first
 }
 
+// InUse is the error of a Claim that was refused. It is an ErrStreamInUse.
+type InUse struct {
+	Key    media.Key
+	Origin string    // who holds it
+	Until  time.Time // by the registry's clock: when its heartbeat will be SessionTTL old, if none comes
+}
+
+func (e *InUse) Error() string {
+	return fmt.Sprintf("claim stream %q: %v: %s", e.Key, ErrStreamInUse, e.Origin)
+}
+
+// Unwrap makes it an ErrStreamInUse.
+func (e *InUse) Unwrap() error { return ErrStreamInUse }
+
 // Registry is the only state that nodes share. All methods may be called from
-// any goroutine; each is one or two round trips and obeys its context. Names
+// any goroutine; each is one to three round trips and obeys its context. Names
 // that media.NewKey refuses are refused with media.ErrBadKey where they would be
 // written. Other errors than these and the sentinels above mean that the registry
-// can't be reached: callers go on with what they know. Times are exact to a millisecond.
+// can't be reached (a write may then have been done or not): callers go on with what they know.
+// Times are exact to a millisecond.
+//
+// It needs no transactions: unique ids and compare-and-swap of one row are enough. A session that was void once is void for ever,
+// since sessions are never used twice; so what was read of a void session stays true while the stream's row is swapped.
 type Registry interface {
-	// Heartbeat writes the node's row and stamps LastHeartbeat. Called by each
-	// node every second or two.
+	// Join writes the node's row with its new session, replacing any row of that id: so a node that was killed is
+	// back at once, and what the row's former session held is free. The caller never uses a session twice, not
+	// even after an error.
+	Join(ctx context.Context, n Node) error
+	// Heartbeat writes the node's row and stamps LastHeartbeat, if the row still has n.Session and is not fenced; else
+	// ErrFenced (fenced, or no row) or ErrReplaced (another session). Called by each node every second.
 	Heartbeat(ctx context.Context, n Node) error
-	// RemoveNode deletes a node's row; no error when there is none.
-	RemoveNode(ctx context.Context, id string) error
+	// Leave deletes the node's row if it has that session; no error when it hasn't.
+	Leave(ctx context.Context, id string, session int64) error
 	// Nodes returns every row, dead ones included, ordered by ID.
 	Nodes(ctx context.Context) ([]Node, error)
+	// Order sets a node's Order; heartbeats leave it as it is, a Join clears it. ErrNoNode: there is no row.
+	Order(ctx context.Context, id string, o Order) error
 
-	// Claim takes the lease on a stream for a node for ttl, with an epoch higher than any
-	// before. It succeeds when nobody holds a live lease, when the holder is the
-	// same node, or when the holder said Interrupted; else ErrStreamInUse.
+	// Claim takes the stream l.Key (its backup's row if l.Backup) for l.Node under l.Session, with an epoch higher than any
+	// before; l.Epoch is not looked at. It succeeds when the stream has no row, is Interrupted or Finished, is
+	// l.Session's already, or when the holder's session is void: the holder's row is gone, has another session, or is
+	// fenced. A session whose heartbeat is SessionTTL old (by the registry's clock) or older is fenced first, by
+	// one compare-and-swap: id, session and heartbeat as they were read, not fenced. If that fails the holder lives. Else: an *InUse.
 	// When several claim at once, exactly one wins. The stream is Broadcasting from here on.
-	Claim(ctx context.Context, key media.Key, node string, ttl time.Duration) (Lease, error)
-	// Renew extends a lease and reports the stream; ErrLeaseLost when it was taken over or released.
-	// A lease that ran out and that nobody took is renewed: so holders catch up after an outage.
-	Renew(ctx context.Context, l Lease, info StreamInfo, ttl time.Duration) error
+	// Whether l.Session itself is valid is not looked at: a claim under a void session can be taken over at once.
+	Claim(ctx context.Context, l Lease) (Lease, error)
+	// Resume moves a lease to the node's new session, with the next epoch, and keeps all else: a compare-and-swap on the
+	// lease. ErrLeaseLost when it was taken over or released. Doing it again with the same session gives
+	// the same lease: so a lost answer is no lost stream.
+	Resume(ctx context.Context, l Lease, session int64) (Lease, error)
+	// Report writes what the holder says of its stream; ErrLeaseLost when it was taken over or released. It is
+	// not asked whether the lease's session is still valid. Called on each change, and every second while Interrupted.
+	Report(ctx context.Context, l Lease, info StreamInfo) error
 	// Release ends a lease; the row stays with its epoch, as Finished.
 	// Releasing a lost lease is ErrLeaseLost and changes nothing.
 	Release(ctx context.Context, l Lease) error
-	// Lookup returns the streams among keys that are known, in any order. A
-	// lease that ran out reads as Finished. One query, however many keys.
+	// Lookup returns the rows of the streams among keys that are known, backups' too, in any order, as they
+	// were written: whether the holder lives is for View.State to say. One query, however many keys.
 	Lookup(ctx context.Context, keys ...media.Key) ([]Stream, error)
-	// Streams returns every stream that is not Finished, ordered by Key.String.
+	// Streams returns every row that is not Finished, as it was written, ordered by Key.String, backups after mains.
 	Streams(ctx context.Context) ([]Stream, error)
 
+	// Now is the registry's clock, as well as this process knows it. It does no I/O. All ages of
+	// heartbeats are measured with it: the clocks of nodes may differ.
+	Now() time.Time
+
 	Close() error
+}
+
+// Change is what a Notifier says: one of the two is set.
+type Change struct {
+	Stream media.Key // a row of this stream was written
+	Node   string    // this node joined, left, was fenced, or has another State or Order; mere heartbeats are not told
+}
+
+// Notifier is a Registry that can tell when something changed. A Directory polls all the same, as a change may get lost.
+type Notifier interface {
+	// Changes calls fn for each change, from one goroutine, until ctx ends or the feed breaks; then it returns, and may be
+	// called again. fn does not block. An error that wraps errors.ErrUnsupported: this server can't, don't call again.
+	Changes(ctx context.Context, fn func(Change)) error
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -11,62 +12,47 @@ import (
 )
 
 const (
-	// RefreshEvery is how old a Directory's view gets.
-	RefreshEvery = 300 * time.Millisecond
+	// RefreshEvery is how old the view of the nodes gets at a gateway, which places clients by it.
+	RefreshEvery = 500 * time.Millisecond
+	// NodeRefreshEvery is the same at a node, which needs the others' addresses and its own Order.
+	NodeRefreshEvery = 3 * time.Second
+	// Nodes that are missing are looked for at once, but not more often than this.
+	nodesAtMost = 300 * time.Millisecond
 	// A query that takes longer counts as failed.
 	refreshWithin = time.Second
 	lookupWithin  = 2 * time.Second
-	// When the registry was away for longer than outageAfter, its rows are as old
-	// as the outage for as long as the nodes need to write them again.
-	outageAfter = refreshWithin + 2*RefreshEvery
-	settleFor   = 2*HeartbeatEvery + RefreshEvery
+	// lookupPause is the least time between the starts of two queries of look-ups: however many ask.
+	lookupPause = 50 * time.Millisecond
+	// feedAgain is the pause before a feed of changes that broke is opened again.
+	feedAgain = time.Second
 )
 
-// View is what the registry said at one moment. It is shared: nobody may change it.
-type View struct {
-	Nodes []Node // dead ones included, ordered by ID
-	// At is the time by which heartbeats are judged (Node.Alive). It stands still while the registry is
-	// away, and until the nodes have had time to come back after that: an outage kills nobody.
-	// Zero: nothing was read yet.
-	At time.Time
-}
-
-// Alive returns the nodes that live.
-func (v View) Alive() []Node {
-	var alive []Node
-	for _, n := range v.Nodes {
-		if n.Alive(v.At) {
-			alive = append(alive, n)
-		}
-	}
-	return alive
-}
-
-// Directory is the view that gateways and edges have of the registry. Each refresh
-// costs two queries (nodes; all watched streams) however many viewers wait, and
-// look-ups of single streams share queries. Everything but Run may be called from any goroutine.
+// Directory is the view that gateways and nodes have of the registry. It asks for what is needed, as often as it is: streams that
+// flow every 2 s, streams that somebody waits for up to ten times a second, all in one query however many viewers wait;
+// and look-ups of single streams share queries. A Notifier makes it faster, nothing else. States of streams are what View.State
+// says. Everything but Run may be called from any goroutine.
+//
+// Locks: reading before mu.
 type Directory struct {
-	reg Registry
-	out outage // refresh's
+	reg   Registry
+	every time.Duration // of nodes
+	log   *slog.Logger
+	out   outage // refresh's
 
 	ask     chan struct{} // look-ups are waiting
+	wake    chan struct{} // something is due at once
 	stopped chan struct{} // Run has ended
+
+	reading sync.Mutex // one reads the nodes, others wait for him; it holds the next three
+	readAt  time.Time  // when the last successful read began, by the local clock
+	failed  bool       // the last attempt, or those before it since the last success
+	settled time.Time  // until then the view's clock stands still
 
 	mu      sync.Mutex
 	view    View
-	streams map[media.Key]Stream // watched ones, as last read
-	watched map[media.Key]map[*watcher]struct{}
+	watched map[media.Key]*watched
+	hurry   bool   // the nodes are due at once
 	next    *batch // look-ups that go out with the next query
-
-	// These belong to refresh.
-	lastRead time.Time
-	settled  time.Time // until then the view's clock stands still
-}
-
-// watcher is one Watch.
-type watcher struct {
-	fn    func(Stream)
-	epoch int64 // for which fn was called
 }
 
 // batch is one query for several look-ups.
@@ -74,36 +60,47 @@ type batch struct {
 	keys map[media.Key]struct{}
 	done chan struct{} // closed when found or err is there
 	// written before done is closed
-	found map[media.Key]Stream
+	found map[slot]Stream
 	err   error
 }
 
-// NewDirectory does no I/O.
-func NewDirectory(reg Registry, log *slog.Logger) *Directory {
-	return &Directory{reg: reg, out: outage{log: log, doing: "refresh the view of the cluster"},
-		ask: make(chan struct{}, 1), stopped: make(chan struct{}),
-		streams: map[media.Key]Stream{}, watched: map[media.Key]map[*watcher]struct{}{}}
+// NewDirectory does no I/O. The nodes are read so often; 0 means RefreshEvery.
+func NewDirectory(reg Registry, every time.Duration, log *slog.Logger) *Directory {
+	if every <= 0 {
+		every = RefreshEvery
+	}
+	return &Directory{reg: reg, every: every, log: log, out: outage{log: log, doing: "refresh the view of the cluster"},
+		ask: make(chan struct{}, 1), wake: make(chan struct{}, 1), stopped: make(chan struct{}), watched: map[media.Key]*watched{}}
 }
 
 // Run refreshes until ctx ends. It returns nil, and may be called once.
 func (d *Directory) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { d.answerLookups(ctx) })
+	wg.Go(func() { d.follow(ctx) })
 	defer func() {
 		wg.Wait()
 		close(d.stopped)
 		d.out.end()
 	}()
-	tick := time.NewTicker(RefreshEvery)
+	begin := time.Now()
+	tick := time.NewTicker(pollStep)
 	defer tick.Stop()
+	var nodesDue time.Time
 	for {
-		if err := d.refresh(ctx); ctx.Err() == nil {
+		now := time.Now()
+		nodes := !now.Before(nodesDue)
+		if nodes {
+			nodesDue = next(begin, now, d.every)
+		}
+		if asked, err := d.refresh(ctx, begin, nodes); asked && ctx.Err() == nil {
 			d.out.note(err)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-d.wake:
 		}
 	}
 }
@@ -118,65 +115,70 @@ func (d *Directory) View() View {
 // Nodes returns the nodes as last read, dead ones included.
 func (d *Directory) Nodes() []Node { return d.View().Nodes }
 
+// Refresh reads the nodes again, for who misses one: after it the view has every node that had joined before. Calls share
+// reads, and wait for 0.3 s from one to the next, so that no stranger can make them cost more.
+func (d *Directory) Refresh(ctx context.Context) error { return d.readNodes(ctx, nodesAtMost) }
+
 // Stream returns a watched stream as last read; false when it is unknown or nobody watches it.
 func (d *Directory) Stream(key media.Key) (Stream, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s, ok := d.streams[key]
-	return s, ok
+	w := d.watched[key]
+	if w == nil || w.rows[0].Epoch == 0 {
+		return Stream{}, false
+	}
+	return d.trueLocked(w.rows[0]), true
 }
 
-// Watch calls fn within a refresh when the stream is Broadcasting, now or later, and again for each new epoch: that
-// is how an edge learns that a stream has moved to another origin. fn is called from
-// Run's goroutine and must not block. A call that has begun may still be running when cancel returns.
-func (d *Directory) Watch(key media.Key, fn func(Stream)) (cancel func()) {
-	w := &watcher{fn: fn}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.watched[key] == nil {
-		d.watched[key] = map[*watcher]struct{}{}
-	}
-	d.watched[key][w] = struct{}{}
-	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		delete(d.watched[key], w)
-		if len(d.watched[key]) == 0 {
-			delete(d.watched, key)
-			delete(d.streams, key)
-		}
-	}
+// trueLocked says what is true of a row.
+func (d *Directory) trueLocked(s Stream) Stream {
+	s.State = d.view.State(s)
+	return s
 }
 
 // Lookup asks the registry for one stream, now. Calls that come while a query is under
-// way share the next one, so there is never more than one. A stream that was never
+// way share the next one, so there is never more than one. Of a stream that is watched and known to be
+// offline the answer is that of the last poll: so viewers who ask again and again cost nothing. A stream that was never
 // published reads as Finished with epoch 0. Run must be running.
 func (d *Directory) Lookup(ctx context.Context, key media.Key) (Stream, error) {
+	main, _, err := d.LookupBoth(ctx, key)
+	return main, err
+}
+
+// LookupBoth returns the stream's backup too.
+func (d *Directory) LookupBoth(ctx context.Context, key media.Key) (main, backup Stream, err error) {
 	d.mu.Lock()
+	if w := d.watched[key]; w != nil && w.offline(time.Now()) {
+		main, backup = d.trueLocked(w.rows[0]), d.trueLocked(w.rows[1])
+		d.mu.Unlock()
+		main.Key, backup.Key, backup.Backup = key, key, true
+		return main, backup, nil
+	}
 	if d.next == nil {
 		d.next = &batch{keys: map[media.Key]struct{}{}, done: make(chan struct{})}
 	}
 	b := d.next
 	b.keys[key] = struct{}{}
 	d.mu.Unlock()
-	select {
-	case d.ask <- struct{}{}:
-	default:
-	}
+	poke(d.ask)
 	select {
 	case <-b.done:
+		err = b.err
 	case <-ctx.Done():
-		return Stream{}, fmt.Errorf("look up stream %q: %w", key, ctx.Err())
+		err = ctx.Err()
 	case <-d.stopped:
-		return Stream{}, fmt.Errorf("look up stream %q: %w", key, ErrStopped)
+		err = ErrStopped
 	}
-	if b.err != nil {
-		return Stream{}, fmt.Errorf("look up stream %q: %w", key, b.err)
+	if err != nil {
+		return main, backup, fmt.Errorf("look up stream %q: %w", key, err)
 	}
-	if s, ok := b.found[key]; ok {
-		return s, nil
+	answer := func(at slot) Stream {
+		if s, ok := b.found[at]; ok {
+			return s
+		}
+		return Stream{Key: key, Backup: at.backup, State: Finished}
 	}
-	return Stream{Key: key, State: Finished}, nil
+	return answer(slot{key, false}), answer(slot{key, true}), nil
 }
 
 // answerLookups sends one batch after the other.
@@ -194,91 +196,104 @@ func (d *Directory) answerLookups(ctx context.Context) {
 		if b == nil { // its question went out with the batch before
 			continue
 		}
-		b.found, b.err = d.query(ctx, keys(b.keys), lookupWithin)
+		pause := time.After(lookupPause)
+		b.found, b.err = d.lookup(ctx, keys(b.keys))
 		close(b.done)
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause:
+		}
 	}
 }
 
-func (d *Directory) query(ctx context.Context, of []media.Key, within time.Duration) (map[media.Key]Stream, error) {
+// lookup queries streams, and the nodes that hold them if they are new.
+func (d *Directory) lookup(ctx context.Context, of []media.Key) (map[slot]Stream, error) {
+	found, err := d.query(ctx, of, lookupWithin)
+	if err != nil {
+		return nil, err
+	}
+	view := d.View()
+	for _, s := range found {
+		if s.State != Finished && !view.knows(s) { // it joined before it claimed, so it is there to be read
+			if err := d.readNodes(ctx, nodesAtMost); err != nil {
+				return nil, err
+			}
+			break
+		}
+	}
+	view = d.View()
+	for at, s := range found {
+		s.State = view.State(s)
+		found[at] = s
+	}
+	return found, nil
+}
+
+func (d *Directory) query(ctx context.Context, of []media.Key, within time.Duration) (map[slot]Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	list, err := d.reg.Lookup(ctx, of...)
 	if err != nil {
 		return nil, err
 	}
-	found := make(map[media.Key]Stream, len(list))
+	found := make(map[slot]Stream, len(list))
 	for _, s := range list {
-		found[s.Key] = s
+		found[slot{s.Key, s.Backup}] = s
 	}
 	return found, nil
 }
 
-// refresh reads nodes and watched streams; on an error the last view stays.
-func (d *Directory) refresh(run context.Context) error {
-	ctx, cancel := context.WithTimeout(run, refreshWithin)
+// readNodes replaces the view of the nodes by one that is younger than the call; on an error the last view stays. It lets
+// that much time pass after the last read.
+func (d *Directory) readNodes(ctx context.Context, pause time.Duration) error {
+	called := time.Now()
+	d.reading.Lock()
+	defer d.reading.Unlock()
+	if d.readAt.After(called) {
+		return nil // another call has read it
+	}
+	if wait := pause - time.Since(d.readAt); wait > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, refreshWithin)
 	defer cancel()
+	now := time.Now()
 	nodes, err := d.reg.Nodes(ctx)
 	if err != nil {
+		d.failed = true
 		return err
 	}
-	d.show(nodes, time.Now())
-
-	d.mu.Lock()
-	wanted := keys(d.watched)
-	d.mu.Unlock()
-	if len(wanted) == 0 {
-		return nil
+	// When the registry was away, or this process, rows are as old as that for as long as the nodes need to write them again.
+	if !d.readAt.IsZero() && (d.failed || now.Sub(d.readAt) > refreshWithin+2*d.every) {
+		d.settled = now.Add(2*HeartbeatEvery + nodesAtMost)
 	}
-	found, err := d.query(ctx, wanted, refreshWithin)
-	if err != nil {
-		return err
-	}
-	for _, call := range d.learn(wanted, found) {
-		call()
-	}
-	return nil
-}
-
-// show replaces the view of the nodes.
-func (d *Directory) show(nodes []Node, now time.Time) {
-	if !d.lastRead.IsZero() && now.Sub(d.lastRead) > outageAfter {
-		d.settled = now.Add(settleFor)
-	}
-	d.lastRead = now
+	d.readAt, d.failed = now, false
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.view.Nodes = nodes
 	if now.After(d.settled) {
-		d.view.At = now
+		d.view.At = d.reg.Now()
 	}
+	return nil
 }
 
-// learn takes what a query found and returns the calls to make, without the lock.
-func (d *Directory) learn(asked []media.Key, found map[media.Key]Stream) (calls []func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, key := range asked {
-		watchers := d.watched[key]
-		if len(watchers) == 0 { // cancelled meanwhile
-			continue
+// follow has the registry tell of changes, where it can.
+func (d *Directory) follow(ctx context.Context) {
+	feed, ok := d.reg.(Notifier)
+	for ok && ctx.Err() == nil {
+		if err := feed.Changes(ctx, d.changed); errors.Is(err, errors.ErrUnsupported) {
+			return
 		}
-		s, ok := found[key]
-		if !ok {
-			delete(d.streams, key)
-			continue
-		}
-		d.streams[key] = s
-		if s.State != Broadcasting {
-			continue
-		}
-		for w := range watchers {
-			if w.epoch != s.Epoch {
-				w.epoch = s.Epoch
-				calls = append(calls, func() { w.fn(s) })
-			}
+		select {
+		case <-ctx.Done():
+		case <-time.After(feedAgain):
 		}
 	}
-	return calls
 }
 
 func keys[V any](m map[media.Key]V) []media.Key {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,7 +25,7 @@ type gateway struct {
 
 func newGateway(t *testing.T, store *memory.Store) *gateway {
 	g := &gateway{reg: store.Open(), log: &story{}}
-	g.Directory = cluster.NewDirectory(g.reg, g.log.log())
+	g.Directory = cluster.NewDirectory(g.reg, 0, g.log.log())
 	g.stop = start(t, g.Run)
 	return g
 }
@@ -38,7 +39,8 @@ type calls struct {
 func (c *calls) fn(s cluster.Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.told = append(c.told, fmt.Sprintf("%s of %s, epoch %d", s.State, s.Origin, s.Epoch))
+	backup := map[bool]string{true: "backup "}[s.Backup]
+	c.told = append(c.told, fmt.Sprintf("%s%s of %s, epoch %d", backup, s.State, s.Origin, s.Epoch))
 }
 
 func (c *calls) check(t *testing.T, when string, want ...string) {
@@ -50,25 +52,16 @@ func (c *calls) check(t *testing.T, when string, want ...string) {
 	}
 }
 
-func must[T any](t *testing.T) func(T, error) T {
-	t.Helper()
-	return func(v T, err error) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-}
-
-// refreshed is long enough for one more refresh.
-const refreshed = cluster.RefreshEvery + 10*time.Millisecond
+// refreshed is long enough for a look at a stream that is waited for.
+const refreshed = 400 * time.Millisecond
 
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.NewStore(time.Now)
-		g, reg := newGateway(t, store), store.Open()
+		g, a, b := newGateway(t, store), newOrigin(t, store, "a"), newOrigin(t, store, "b")
 		defer g.stop()
+		defer a.stop()
+		defer b.stop()
 		var w, late calls
 		cancel := g.Watch(key, w.fn)
 		pass(time.Second)
@@ -77,75 +70,236 @@ func TestWatch(t *testing.T) {
 			t.Errorf("the unknown stream is %+v", s)
 		}
 
-		l := must[cluster.Lease](t)(reg.Claim(t.Context(), key, "a", time.Hour))
-		pass(refreshed)
+		held, _ := a.acquire(t, key)
+		pass(110 * time.Millisecond)
 		w.check(t, "claimed", "broadcasting of a, epoch 1")
 		pass(time.Second)
 		w.check(t, "a second later", "broadcasting of a, epoch 1")
 		defer g.Watch(key, late.fn)()
-		pass(refreshed)
+		pass(time.Millisecond)
 		late.check(t, "a late watcher", "broadcasting of a, epoch 1")
 
-		if err := reg.Renew(t.Context(), l, cluster.StreamInfo{State: cluster.Interrupted}, time.Hour); err != nil {
-			t.Fatal(err)
-		}
-		pass(refreshed)
+		held.Report(cluster.StreamInfo{State: cluster.Interrupted})
+		pass(2100 * time.Millisecond)
 		if s, ok := g.Stream(key); !ok || s.State != cluster.Interrupted {
 			t.Errorf("the interrupted stream is %+v, %v", s, ok)
 		}
 		w.check(t, "interrupted", "broadcasting of a, epoch 1")
-		must[cluster.Lease](t)(reg.Claim(t.Context(), key, "b", time.Hour))
-		pass(refreshed)
+		held, _ = b.acquire(t, key)
+		pass(110 * time.Millisecond)
 		w.check(t, "taken over", "broadcasting of a, epoch 1", "broadcasting of b, epoch 2")
 
 		cancel()
 		cancel()
-		must[cluster.Lease](t)(reg.Claim(t.Context(), key, "b", time.Hour))
-		pass(refreshed)
+		held.Release(t.Context())
+		a.acquire(t, key)
+		pass(2100 * time.Millisecond)
 		w.check(t, "cancelled", "broadcasting of a, epoch 1", "broadcasting of b, epoch 2")
-		late.check(t, "the other", "broadcasting of a, epoch 1", "broadcasting of b, epoch 2", "broadcasting of b, epoch 3")
+		late.check(t, "the other", "broadcasting of a, epoch 1", "broadcasting of b, epoch 2", "broadcasting of a, epoch 3")
 	})
 }
 
-// A thousand viewers that wait for a hundred streams cost one query per refresh.
-func TestWaitingCostsOneQuery(t *testing.T) {
+// A backup is told of like the stream itself.
+func TestWatchBackup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.NewStore(time.Now)
-		g, reg := newGateway(t, store), store.Open()
+		g, a, b := newGateway(t, store), newOrigin(t, store, "a"), newOrigin(t, store, "b")
 		defer g.stop()
-		pass(10 * time.Second)
-		if n := g.reg.Queries("Lookup"); n != 0 {
-			t.Errorf("%d stream queries while nobody waits", n)
-		}
-		var w [1000]calls
-		var cancels []func()
-		for i := range w {
-			cancels = append(cancels, g.Watch(key2(i%100), w[i].fn))
-		}
-		before := [2]int{g.reg.Queries("Lookup"), g.reg.Queries("Nodes")}
-		pass(9 * time.Second)
-		for i, method := range []string{"Lookup", "Nodes"} {
-			if n := g.reg.Queries(method) - before[i]; n < 29 || n > 31 {
-				t.Errorf("%d calls of %s in 9 s, want 30", n, method)
-			}
-		}
-		for i := range 100 {
-			must[cluster.Lease](t)(reg.Claim(t.Context(), key2(i), "a", time.Hour))
+		defer a.stop()
+		defer b.stop()
+		var w calls
+		defer g.Watch(key, w.fn)()
+		a.acquire(t, key)
+		if _, err := b.Acquire(t.Context(), key, true, nil); err != nil {
+			t.Fatal(err)
 		}
 		pass(refreshed)
+		w.check(t, "both", "broadcasting of a, epoch 1", "backup broadcasting of b, epoch 1")
+		main, backup, err := g.LookupBoth(t.Context(), key)
+		if err != nil || main.Origin != "a" || main.Backup || backup.Origin != "b" || !backup.Backup {
+			t.Errorf("look-up of both: %+v, %+v, %v", main, backup, err)
+		}
+	})
+}
+
+// A stream whose holder is dead is not broadcasting, whatever its row says.
+func TestDeadHolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.NewStore(time.Now)
+		g, a, b := newGateway(t, store), newOrigin(t, store, "a"), newOrigin(t, store, "b")
+		defer g.stop()
+		defer b.stop()
+		a.acquire(t, key)
+		var w calls
+		defer g.Watch(key, w.fn)()
+		pass(refreshed)
+		a.reg.Cut(true)
+		a.stop()
+		is := func(when string, want cluster.StreamState) {
+			t.Helper()
+			s, err := g.Lookup(t.Context(), key)
+			if watched, _ := g.Stream(key); err != nil || s.State != want || watched.State != want {
+				t.Errorf("%s: the stream is %+v, %v; want %s", when, s, err, want)
+			}
+		}
+		is("just killed", cluster.Broadcasting)
+		pass(cluster.DeadAfter + cluster.RefreshEvery)
+		is("when the heartbeat is old", cluster.Finished)
+		b.acquire(t, key)
+		pass(refreshed)
+		is("taken over", cluster.Broadcasting)
+		w.check(t, "at the end", "broadcasting of a, epoch 1", "broadcasting of b, epoch 2")
+	})
+}
+
+// What is watched is looked at as often as is needed, and all in one query.
+func TestWatchingCosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.NewStore(time.Now)
+		g, a := newGateway(t, store), newOrigin(t, store, "a")
+		defer g.stop()
+		defer a.stop()
+		asked := func(when string, during time.Duration, lookups, nodes int) {
+			t.Helper()
+			l, n := g.reg.Queries("Lookup"), g.reg.Queries("Nodes")
+			pass(during)
+			if got := g.reg.Queries("Lookup") - l; got < lookups-1 || got > lookups+1 {
+				t.Errorf("%s: %d look-ups in %v, want %d", when, got, during, lookups)
+			}
+			if got := g.reg.Queries("Nodes") - n; got < nodes-1 || got > nodes+2 { // new sessions are looked for
+				t.Errorf("%s: %d times all nodes in %v, want %d", when, got, during, nodes)
+			}
+		}
+		asked("nobody waits", 10*time.Second, 0, 20)
+		var w [1000]calls
+		var cancels []func()
+		for i := range w { // a thousand viewers wait for a hundred streams
+			cancels = append(cancels, g.Watch(key2(i%100), w[i].fn))
+		}
+		asked("just wanted", 5*time.Second, 50, 10)
+		asked("wanted for a while", 25*time.Second, 83, 50)
+		asked("wanted for long", 10*time.Second, 10, 20)
+		for i := range 1000 { // and ask again and again
+			if s, err := g.Lookup(t.Context(), key2(i%100)); err != nil || s.State != cluster.Finished || s.Key != key2(i%100) {
+				t.Fatalf("look-up of a stream that is offline: %+v, %v", s, err)
+			}
+		}
+		asked("with viewers who ask", 10*time.Second, 10, 20)
+		for i := range 100 {
+			a.acquire(t, key2(i))
+		}
+		pass(1100 * time.Millisecond)
 		for i := range w {
 			w[i].check(t, fmt.Sprint("viewer ", i), "broadcasting of a, epoch 1")
 		}
+		asked("all is well", 20*time.Second, 10, 40)
+		g.Suspect(key2(7))
+		g.Suspect(key2(7))
+		asked("one is lost", 5*time.Second, 50, 10)
+		asked("and is not believed to be there", 25*time.Second, 91, 50) // beside the others, every 2 s
+		asked("all is well again", 20*time.Second, 10, 40)
 		for _, cancel := range cancels {
 			cancel()
 		}
-		n := g.reg.Queries("Lookup")
-		pass(10 * time.Second)
-		if got := g.reg.Queries("Lookup"); got != n {
-			t.Errorf("%d stream queries after all have gone", got-n)
-		}
+		asked("all have gone", 10*time.Second, 0, 20)
 		if s, ok := g.Stream(key2(1)); ok {
 			t.Errorf("a stream that nobody watches is still known: %+v", s)
+		}
+	})
+}
+
+// A lost stream is found within a moment of its takeover.
+func TestSuspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.NewStore(time.Now)
+		a, b := newOrigin(t, store, "a"), newOrigin(t, store, "b")
+		defer b.stop()
+		reg := store.Open()
+		edge := cluster.NewDirectory(reg, cluster.NodeRefreshEvery, (&story{}).log())
+		defer start(t, edge.Run)()
+		a.acquire(t, key)
+		told := make(chan cluster.Stream, 10)
+		defer edge.Watch(key, func(s cluster.Stream) { told <- s })()
+		if s := <-told; s.Origin != "a" {
+			t.Fatalf("told of %+v", s)
+		}
+		a.reg.Cut(true)
+		a.stop()
+		edge.Suspect(key)
+		b.acquire(t, key)
+		begin := time.Now()
+		if s := <-told; s.Origin != "b" || time.Since(begin) > 110*time.Millisecond {
+			t.Errorf("told of %+v after %v", s, time.Since(begin))
+		}
+	})
+}
+
+// feed is a registry that tells of changes.
+type feed struct {
+	*memory.Registry
+	tell  chan cluster.Change
+	opens atomic.Int32
+	err   error
+}
+
+func (f *feed) Changes(ctx context.Context, fn func(cluster.Change)) error {
+	if f.opens.Add(1); f.err != nil {
+		return f.err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case c, ok := <-f.tell:
+			if !ok {
+				return errors.New("the feed broke")
+			}
+			fn(c)
+		}
+	}
+}
+
+func TestNotifier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.NewStore(time.Now)
+		a, b := newOrigin(t, store, "a"), newOrigin(t, store, "b")
+		defer a.stop()
+		defer b.stop()
+		held, _ := a.acquire(t, key)
+		reg := &feed{Registry: store.Open(), tell: make(chan cluster.Change)}
+		d := cluster.NewDirectory(reg, cluster.NodeRefreshEvery, (&story{}).log())
+		defer start(t, d.Run)()
+		var w calls
+		defer d.Watch(key, w.fn)()
+		pass(3100 * time.Millisecond) // all is well: looked at every 2 s
+		held.Release(t.Context())
+		b.acquire(t, key)
+		before := reg.Queries("Lookup")
+		reg.tell <- cluster.Change{Stream: key2(5)} // nobody's business
+		synctest.Wait()
+		if n := reg.Queries("Lookup"); n != before {
+			t.Errorf("%d look-ups because another stream has changed", n-before)
+		}
+		reg.tell <- cluster.Change{Stream: key}
+		synctest.Wait()
+		w.check(t, "told", "broadcasting of a, epoch 1", "broadcasting of b, epoch 2")
+		nodes := reg.Queries("Nodes")
+		reg.tell <- cluster.Change{Node: "b"}
+		pass(refreshed)
+		if reg.Queries("Nodes") == nodes {
+			t.Error("a change of a stream's origin is not looked at")
+		}
+		close(reg.tell)
+		pass(3500 * time.Millisecond)
+		if n := reg.opens.Load(); n < 3 || n > 5 {
+			t.Errorf("a feed that breaks was opened %d times in 3.5 s", n)
+		}
+
+		none := &feed{Registry: store.Open(), err: fmt.Errorf("this server: %w", errors.ErrUnsupported)}
+		defer start(t, cluster.NewDirectory(none, 0, (&story{}).log()).Run)()
+		pass(10 * time.Second)
+		if n := none.opens.Load(); n != 1 {
+			t.Errorf("a server that has no feed was asked %d times", n)
 		}
 	})
 }
@@ -168,8 +322,10 @@ func (g gated) Lookup(ctx context.Context, keys ...media.Key) ([]cluster.Stream,
 func TestLookupsShareQueries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.NewStore(time.Now)
+		a := newOrigin(t, store, "a")
+		defer a.stop()
 		reg := gated{store.Open(), make(chan struct{})}
-		d := cluster.NewDirectory(reg, (&story{}).log())
+		d := cluster.NewDirectory(reg, 0, (&story{}).log())
 		defer start(t, d.Run)()
 		var wg sync.WaitGroup
 		look := func(key media.Key, want cluster.StreamState) {
@@ -186,7 +342,7 @@ func TestLookupsShareQueries(t *testing.T) {
 			look(key2(i%50), cluster.Finished)
 		}
 		synctest.Wait()
-		must[cluster.Lease](t)(store.Open().Claim(t.Context(), key, "a", time.Hour))
+		a.acquire(t, key)
 		reg.pass <- struct{}{}
 		reg.pass <- struct{}{}
 		wg.Wait()
@@ -229,14 +385,18 @@ func TestOutageKillsNobody(t *testing.T) {
 		defer g.stop()
 		var nodes [3]*memory.Registry
 		var stops [3]func()
+		var first *cluster.Member
 		for i := range nodes {
 			nodes[i] = store.Open()
-			stops[i] = start(t, cluster.NewPresence(nodes[i], 0, func() cluster.Node {
-				return cluster.Node{ID: fmt.Sprintf("edge-%d", i), Role: cluster.Edge, State: cluster.Ready}
-			}, (&story{}).log()).Run)
+			m := cluster.NewMember(nodes[i], fmt.Sprintf("edge-%d", i), func() cluster.Node {
+				return cluster.Node{Role: cluster.Edge, State: cluster.Ready}
+			}, (&story{}).log())
+			stops[i] = start(t, m.Run)
+			if i == 0 {
+				first = m
+			}
 			defer stops[i]()
 		}
-		must[cluster.Lease](t)(store.Open().Claim(t.Context(), key, "a", time.Hour))
 		var w calls
 		defer g.Watch(key, w.fn)()
 		alive := func(when string, want int) {
@@ -249,8 +409,11 @@ func TestOutageKillsNobody(t *testing.T) {
 		if v := g.View(); len(v.Alive()) != 0 {
 			t.Errorf("alive before the first refresh: %+v", v)
 		}
-		pass(refreshed)
+		pass(cluster.RefreshEvery)
 		alive("at the start", 3)
+		if _, err := first.Acquire(t.Context(), key, false, nil); err != nil {
+			t.Fatal(err)
+		}
 		nodes[2].Cut(true) // this node dies while all is well
 		stops[2]()
 		pass(4 * time.Second)
@@ -282,7 +445,7 @@ func TestOutageKillsNobody(t *testing.T) {
 		}
 		pass(time.Second)
 		alive("3 s later", 1)
-		w.check(t, "at the end", "broadcasting of a, epoch 1")
+		w.check(t, "at the end", "broadcasting of edge-0, epoch 1")
 		g.log.check(t, "registry can't be reached", "registry is back")
 	})
 }

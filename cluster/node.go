@@ -17,10 +17,10 @@ const LoadOver = 3 * time.Second
 // maxNodeID bounds a node's id: it is part of URLs and log lines.
 const maxNodeID = 64
 
-// Alive reports whether the node's heartbeat was less than DeadAfter old at that time.
+// Alive reports whether the node is not fenced and its heartbeat was less than DeadAfter old at that time.
 // Use View.At rather than the present when the node comes from a Directory: the view
-// may be old because the registry is away, and then nobody is dead for it.
-func (n Node) Alive(at time.Time) bool { return at.Sub(n.LastHeartbeat) < DeadAfter }
+// may be old because the registry is away, and then nobody is dead for it. Otherwise use Registry.Now.
+func (n Node) Alive(at time.Time) bool { return !n.Fenced && at.Sub(n.LastHeartbeat) < DeadAfter }
 
 // Takes reports whether the node has that role's part, standalone nodes having both.
 func (n Node) Takes(r Role) bool { return n.Role == r || n.Role == Standalone }
@@ -44,6 +44,9 @@ func (n Node) Viewers() int {
 func (n Node) Check() error {
 	if err := CheckNodeID(n.ID); err != nil {
 		return err
+	}
+	if n.Session <= 0 {
+		return fmt.Errorf("node %q: session %d is none", n.ID, n.Session)
 	}
 	for _, s := range n.Serving {
 		if err := CheckKey(s.Stream); err != nil {
@@ -74,26 +77,23 @@ func CheckKey(key media.Key) error {
 }
 
 // CheckClaim refuses what no Registry may write as a claim.
-func CheckClaim(key media.Key, node string, ttl time.Duration) error {
-	if err := CheckKey(key); err != nil {
+func CheckClaim(l Lease) error {
+	if err := CheckKey(l.Key); err != nil {
 		return fmt.Errorf("claim stream: %w", err)
 	}
-	if err := CheckNodeID(node); err != nil {
-		return fmt.Errorf("claim stream %q: %w", key, err)
+	if err := CheckNodeID(l.Node); err != nil {
+		return fmt.Errorf("claim stream %q: %w", l.Key, err)
 	}
-	if ttl <= 0 {
-		return fmt.Errorf("claim stream %q: a lease of %v is none", key, ttl)
+	if l.Session <= 0 {
+		return fmt.Errorf("claim stream %q: session %d is none", l.Key, l.Session)
 	}
 	return nil
 }
 
-// CheckRenew refuses what no Registry may write as a renewal.
-func CheckRenew(l Lease, info StreamInfo, ttl time.Duration) error {
+// CheckReport refuses what no Registry may write as a report.
+func CheckReport(l Lease, info StreamInfo) error {
 	if info.State != Broadcasting && info.State != Interrupted {
-		return fmt.Errorf("renew stream %q: state %q is neither %q nor %q", l.Key, info.State, Broadcasting, Interrupted)
-	}
-	if ttl <= 0 {
-		return fmt.Errorf("renew stream %q: a lease of %v is none", l.Key, ttl)
+		return fmt.Errorf("report stream %q: state %q is neither %q nor %q", l.Key, info.State, Broadcasting, Interrupted)
 	}
 	return nil
 }

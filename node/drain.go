@@ -89,7 +89,7 @@ func (n *Node) drain(ctx context.Context) error {
 
 func (n *Node) beginDrain(w *wish, now time.Time) *draining {
 	n.draining.Store(true)
-	n.presence.Now()
+	n.member.Now()
 	n.sockets.Drain()
 	n.relayOut.Drain()
 	n.log.Info("draining: no new work is taken, and clients are told to move", "why", w.why, "viewers", n.out.Viewers(),
@@ -106,7 +106,7 @@ func (d *draining) cancel() {
 	for _, r := range n.resources {
 		r.Stay()
 	}
-	n.presence.Now()
+	n.member.Now()
 	n.log.Info("the drain is withdrawn: the node takes work again", "after", time.Since(d.began).Round(time.Millisecond), "sessions", n.rtc.Sessions())
 }
 

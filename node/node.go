@@ -76,8 +76,7 @@ type Node struct {
 	relayOut  *outrelay.Relay
 	relayIn   *inrelay.Relay
 	directory *cluster.Directory
-	leases    *cluster.Leases
-	presence  *cluster.Presence
+	member    *cluster.Member
 	resources []*signal.Resource
 	sockets   *antmedia.Handler
 	http      *http.Server
@@ -116,9 +115,8 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	if n.identity, err = relay.NewIdentity(); err != nil {
 		return nil, err
 	}
-	n.directory = cluster.NewDirectory(deps.Registry, n.log)
-	n.leases = cluster.NewLeases(deps.Registry, n.cfg.ID, 0, n.log)
-	n.presence = cluster.NewPresence(deps.Registry, 0, n.describe, n.log)
+	n.directory = cluster.NewDirectory(deps.Registry, cluster.NodeRefreshEvery, n.log)
+	n.member = cluster.NewMember(deps.Registry, n.cfg.ID, n.describe, n.log)
 	n.hub = stream.NewHub(n.hubConfig())
 	n.rtc = rtc.New(rtc.Config{Listen: cfg.Media, NoTCP: !cfg.MediaTCP, Announce: announce, Log: n.log})
 	if n.turn, err = n.newTURN(cfg.TURN); err != nil {
@@ -239,7 +237,7 @@ func (n *Node) Run(ctx context.Context) error {
 	return lifecycle.Run(ctx, n.log, stopWithin+n.cfg.DrainDeadline,
 		lifecycle.Part{Name: "directory", Run: n.directory.Run},
 		lifecycle.Part{Name: "load", Run: n.load.run},
-		lifecycle.Part{Name: "leases", Run: n.leases.Run},
+		lifecycle.Part{Name: "member", Run: n.member.Run},
 		lifecycle.Part{Name: "media", Run: n.rtc.Run},
 		lifecycle.Part{Name: "turn", Run: n.runTURN},
 		lifecycle.Part{Name: "hub", Run: n.hub.Run},
@@ -247,7 +245,6 @@ func (n *Node) Run(ctx context.Context) error {
 		lifecycle.Part{Name: "relay in", Run: n.relayIn.Run},
 		lifecycle.Part{Name: "sessions", Run: stopped(stream.ErrClosing)},
 		lifecycle.Part{Name: "http", Run: n.serve},
-		lifecycle.Part{Name: "presence", Run: n.presence.Run},
 		lifecycle.Part{Name: "drain", Run: n.drain},
 	)
 }

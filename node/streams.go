@@ -35,7 +35,7 @@ func (n *Node) pull(ctx context.Context, key media.Key) error { return n.relayIn
 
 // own takes the lease on a stream; it is the hub's right to publish.
 func (n *Node) own(ctx context.Context, key media.Key, lost func()) (stream.Holding, error) {
-	held, err := n.leases.Acquire(ctx, key, func(error) { lost() })
+	held, err := n.member.Acquire(ctx, key, false, func(error) { lost() })
 	if errors.Is(err, cluster.ErrStreamInUse) {
 		return nil, fmt.Errorf("%w, on another node", stream.ErrInUse)
 	}
@@ -56,13 +56,13 @@ func (r right) Report(flowing bool, codecs []string) {
 	r.held.Report(cluster.StreamInfo{State: state, Codecs: codecs})
 }
 
-// releaseWithin bounds the last words of a lease, which runs out by itself if they don't arrive.
+// releaseWithin bounds how long a publisher's end waits for the registry; the member goes on trying.
 const releaseWithin = time.Second
 
 func (r right) Release() {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
 	defer cancel()
-	_ = r.held.Release(ctx)
+	r.held.Release(ctx)
 }
 
 // known says whether a relay key belongs to a node of the cluster, as far as the directory
@@ -71,8 +71,7 @@ func (n *Node) known(ctx context.Context, key string) bool {
 	if hasKey(n.directory.Nodes(), key) {
 		return true
 	}
-	nodes, err := n.deps.Registry.Nodes(ctx)
-	return err == nil && hasKey(nodes, key)
+	return n.directory.Refresh(ctx) == nil && hasKey(n.directory.Nodes(), key)
 }
 
 func hasKey(nodes []cluster.Node, key string) bool {
@@ -93,30 +92,15 @@ func (n *Node) lookup(ctx context.Context, key media.Key) (inrelay.Source, error
 	if s.State != cluster.Broadcasting || s.Origin == n.cfg.ID {
 		return inrelay.Source{}, stream.ErrOffline
 	}
-	node, ok := find(n.directory.Nodes(), s.Origin)
-	if !ok { // it came since the directory's last look
-		nodes, err := n.deps.Registry.Nodes(ctx)
-		if err != nil {
-			return inrelay.Source{}, fmt.Errorf("look up the origin of %s: %w", key, err)
-		}
-		if node, ok = find(nodes, s.Origin); !ok {
-			return inrelay.Source{}, stream.ErrOffline
-		}
+	node, ok := n.directory.View().Node(s.Origin) // Lookup has judged the stream by it
+	if !ok {
+		return inrelay.Source{}, stream.ErrOffline
 	}
 	return inrelay.Source{Addr: node.Relay, Key: node.RelayKey, Node: node.ID, Epoch: s.Epoch}, nil
 }
 
 // relayAddr is where other nodes get streams from this one.
 func (n *Node) relayAddr() string { return n.reachable(n.relayOut.Addr()) }
-
-func find(nodes []cluster.Node, id string) (cluster.Node, bool) {
-	for _, n := range nodes {
-		if n.ID == id {
-			return n, true
-		}
-	}
-	return cluster.Node{}, false
-}
 
 // describe is what the node says of itself at each heartbeat.
 func (n *Node) describe() cluster.Node {

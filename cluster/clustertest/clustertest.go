@@ -30,27 +30,32 @@ func Run(t *testing.T, newStore NewStore) {
 		{"nodes round trip", nodesRoundTrip},
 		{"nodes are ordered and removed", nodesOrderedRemoved},
 		{"faulty nodes are refused", nodesRefused},
-		{"claim, renew, release", lifeOfALease},
+		{"join, heartbeat, fence, replace", lifeOfASession},
+		{"orders", orders},
+		{"claim, report, release", lifeOfALease},
 		{"who may claim", whoMayClaim},
-		{"a takeover keeps the start", takeoverKeepsStart},
+		{"a takeover of an interrupted stream keeps the start", takeoverKeepsStart},
 		{"epochs only grow", epochsGrow},
 		{"a late holder changes nothing", lateHolder},
-		{"a lease that ran out is renewed when nobody took it", lateButAlone},
+		{"resume", resume},
+		{"a backup is a lease of its own", backups},
 		{"one of many claimers wins", oneClaimerWins},
-		{"one of renewal and takeover wins", renewalAgainstTakeover},
+		{"one of heartbeat and fence wins", heartbeatAgainstFence},
+		{"one of report and takeover wins", reportAgainstTakeover},
 		{"lookup", lookup},
 		{"streams", streams},
 		{"a thousand streams", thousandStreams},
 		{"weird names", weirdNames},
-		{"faulty claims and renewals are refused", claimsRefused},
+		{"faulty claims and reports are refused", claimsRefused},
 		{"contexts are obeyed", contextsObeyed},
 		{"close", closeOne},
+		{"the clock", theClock},
 		{"random histories", randomHistories},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			clock := &Clock{at: time.Date(2030, 1, 2, 3, 4, 5, 678e6, time.UTC)}
 			open := newStore(t, clock.Now)
-			c.test(t, &fixture{Registry: open(t), ctx: t.Context(), clock: clock, open: open})
+			c.test(t, &fixture{Registry: open(t), ctx: t.Context(), clock: clock, open: open, sessions: map[string]int64{}})
 		})
 	}
 }
@@ -75,8 +80,8 @@ func (c *Clock) Advance(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
-// ttl of leases in the suite; nothing waits for it.
-const ttl = 3 * time.Second
+// ttl of sessions; nothing waits for it.
+const ttl = cluster.SessionTTL
 
 // fixture is a store with a first registry on it.
 type fixture struct {
@@ -84,6 +89,10 @@ type fixture struct {
 	ctx   context.Context
 	clock *Clock
 	open  Open
+
+	mu       sync.Mutex
+	sessions map[string]int64 // of nodes that have joined
+	last     int64
 }
 
 var (
@@ -93,15 +102,55 @@ var (
 
 func stream(id string) media.Key { return media.Key{App: "live", ID: id} }
 
+// join joins as a node, with a session that was never used.
+func (f *fixture) join(t *testing.T, id string) int64 {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last++
+	ok(t, f.Join(f.ctx, cluster.Node{ID: id, Session: f.last}))
+	f.sessions[id] = f.last
+	return f.last
+}
+
+// in is the session of a node, which joins unless it has.
+func (f *fixture) in(t *testing.T, id string) int64 {
+	t.Helper()
+	f.mu.Lock()
+	session, joined := f.sessions[id]
+	f.mu.Unlock()
+	if joined {
+		return session
+	}
+	return f.join(t, id)
+}
+
+// beat is a heartbeat of a node that has joined.
+func (f *fixture) beat(t *testing.T, id string) error {
+	t.Helper()
+	return f.Heartbeat(f.ctx, cluster.Node{ID: id, Session: f.in(t, id)})
+}
+
+// want is what a node asks for in a Claim.
+func (f *fixture) want(t *testing.T, key media.Key, node string) cluster.Lease {
+	t.Helper()
+	return cluster.Lease{Key: key, Node: node, Session: f.in(t, node)}
+}
+
 // claim claims or ends the test.
 func (f *fixture) claim(t *testing.T, key media.Key, node string) cluster.Lease {
 	t.Helper()
-	l, err := f.Claim(f.ctx, key, node, ttl)
+	return f.take(t, f.Registry, f.want(t, key, node))
+}
+
+func (f *fixture) take(t *testing.T, r cluster.Registry, asked cluster.Lease) cluster.Lease {
+	t.Helper()
+	l, err := r.Claim(f.ctx, asked)
 	if err != nil {
-		t.Fatalf("claim of %s by %s: %v", key, node, err)
+		t.Fatalf("claim %+v: %v", asked, err)
 	}
-	if l.Key != key || l.Node != node || l.Epoch < 1 {
-		t.Fatalf("claim of %s by %s returned the lease %+v", key, node, l)
+	if asked.Epoch = l.Epoch; l != asked || l.Epoch < 1 {
+		t.Fatalf("claim %+v returned the lease %+v", asked, l)
 	}
 	return l
 }
@@ -110,7 +159,7 @@ func (f *fixture) claim(t *testing.T, key media.Key, node string) cluster.Lease 
 func (f *fixture) one(t *testing.T, key media.Key) cluster.Stream {
 	t.Helper()
 	list, err := f.Lookup(f.ctx, key)
-	if err != nil || len(list) != 1 || list[0].Key != key {
+	if err != nil || len(list) != 1 || list[0].Key != key || list[0].Backup {
 		t.Fatalf("lookup of %s = %+v, %v; want that stream", key, list, err)
 	}
 	return list[0]
@@ -119,8 +168,8 @@ func (f *fixture) one(t *testing.T, key media.Key) cluster.Stream {
 // want compares a stream with what is expected of it.
 func want(t *testing.T, s cluster.Stream, state cluster.StreamState, l cluster.Lease) {
 	t.Helper()
-	if s.State != state || s.Origin != l.Node || s.Epoch != l.Epoch {
-		t.Errorf("%s is %s, of %s, epoch %d; want %s, of %s, epoch %d", s.Key, s.State, s.Origin, s.Epoch, state, l.Node, l.Epoch)
+	if s.State != state || s.Backup != l.Backup || s.Origin != l.Node || s.Session != l.Session || s.Epoch != l.Epoch {
+		t.Errorf("the stream is %+v; want %s by %+v", s, state, l)
 	}
 }
 
@@ -135,10 +184,10 @@ func ok(t *testing.T, err error) {
 	}
 }
 
-// node is a row with every field set.
+// node is a row with every field set that a node sets.
 func (f *fixture) node(id string) cluster.Node {
 	return cluster.Node{
-		ID: id, Role: cluster.Edge, State: cluster.Draining, PID: 4711, Host: "host.example", Region: "west", Version: "1.2.3",
+		ID: id, Session: 1<<62 + 12345, Role: cluster.Edge, State: cluster.Draining, PID: 4711, Host: "host.example", Region: "west", Version: "1.2.3",
 		HTTP: "192.0.2.1:5080", Media: "[2001:db8::1]:50000", Relay: "192.0.2.1:5000", RelayKey: "qZ+/==",
 		CPU: 0.125, Memory: 0.75, Egress: 1.5e9, Load: 0.625, Full: "why", Started: f.clock.Now().Add(-time.Hour),
 		Serving: []cluster.Serving{{Stream: stream("a"), Viewers: 3}, {Stream: stream("b.c-d_e"), Viewers: 0}},

@@ -18,23 +18,23 @@ func lifeOfALease(t *testing.T, f *fixture) {
 	l := f.claim(t, key, "a")
 	s := f.one(t, key)
 	want(t, s, cluster.Broadcasting, l)
-	if len(s.Codecs) != 0 || !same(s.Started, start) || !same(s.LeaseUntil, start.Add(ttl)) {
-		t.Errorf("after the claim: %+v; want no codecs, started %v, lease until %v", s, start, start.Add(ttl))
+	if len(s.Codecs) != 0 || !same(s.Started, start) {
+		t.Errorf("after the claim: %+v; want no codecs, started %v", s, start)
 	}
 
 	f.clock.Advance(time.Second)
-	ok(t, f.Renew(f.ctx, l, broadcasting, 2*ttl))
+	ok(t, f.Report(f.ctx, l, broadcasting))
 	s = f.one(t, key)
 	want(t, s, cluster.Broadcasting, l)
-	if !slices.Equal(s.Codecs, broadcasting.Codecs) || !same(s.Started, start) || !same(s.LeaseUntil, start.Add(time.Second+2*ttl)) {
-		t.Errorf("after the renewal: %+v", s)
+	if !slices.Equal(s.Codecs, broadcasting.Codecs) || !same(s.Started, start) {
+		t.Errorf("after the report: %+v", s)
 	}
 
-	ok(t, f.Renew(f.ctx, l, interrupted, ttl))
+	ok(t, f.Report(f.ctx, l, interrupted))
 	want(t, f.one(t, key), cluster.Interrupted, l)
-	ok(t, f.Renew(f.ctx, l, cluster.StreamInfo{State: cluster.Broadcasting}, ttl))
+	ok(t, f.Report(f.ctx, l, cluster.StreamInfo{State: cluster.Broadcasting}))
 	if s = f.one(t, key); len(s.Codecs) != 0 {
-		t.Errorf("codecs %v after a renewal without any", s.Codecs)
+		t.Errorf("codecs %v after a report without any", s.Codecs)
 	}
 
 	ok(t, f.Release(f.ctx, l))
@@ -42,40 +42,58 @@ func lifeOfALease(t *testing.T, f *fixture) {
 	if err := f.Release(f.ctx, l); !errors.Is(err, cluster.ErrLeaseLost) {
 		t.Errorf("second release: %v", err)
 	}
-	if err := f.Renew(f.ctx, l, broadcasting, ttl); !errors.Is(err, cluster.ErrLeaseLost) {
-		t.Errorf("renewal after release: %v", err)
+	if err := f.Report(f.ctx, l, broadcasting); !errors.Is(err, cluster.ErrLeaseLost) {
+		t.Errorf("report after release: %v", err)
+	}
+	if _, err := f.Resume(f.ctx, l, 1<<40); !errors.Is(err, cluster.ErrLeaseLost) {
+		t.Errorf("resumption after release: %v", err)
 	}
 	want(t, f.one(t, key), cluster.Finished, l)
 }
 
 func whoMayClaim(t *testing.T, f *fixture) {
 	other := f.open(t)
-	for _, c := range []struct {
+	for i, c := range []struct {
 		name   string
-		before func(cluster.Lease)
+		before func(l cluster.Lease) // a's
 		node   string
 		inUse  bool
 	}{
 		{"nobody while it is held", func(cluster.Lease) {}, "b", true},
-		{"nobody a millisecond before it runs out", func(cluster.Lease) { f.clock.Advance(ttl - time.Millisecond) }, "b", true},
-		{"anyone when it has run out", func(cluster.Lease) { f.clock.Advance(ttl) }, "b", false},
-		{"nobody when it was renewed in time", func(l cluster.Lease) {
+		{"nobody a millisecond before the session is old", func(cluster.Lease) { f.clock.Advance(ttl - time.Millisecond) }, "b", true},
+		{"anyone when the session is old", func(cluster.Lease) { f.clock.Advance(ttl) }, "b", false},
+		{"nobody when the session was renewed in time", func(l cluster.Lease) {
 			f.clock.Advance(ttl / 2)
-			ok(t, f.Renew(f.ctx, l, broadcasting, ttl))
+			ok(t, f.beat(t, l.Node))
 			f.clock.Advance(ttl / 2)
 		}, "b", true},
-		{"anyone when it is interrupted", func(l cluster.Lease) { ok(t, f.Renew(f.ctx, l, interrupted, ttl)) }, "b", false},
+		{"nobody when it was renewed late", func(l cluster.Lease) {
+			f.clock.Advance(time.Hour)
+			ok(t, f.beat(t, l.Node))
+		}, "b", true},
+		{"anyone when the node has left", func(l cluster.Lease) { ok(t, f.Leave(f.ctx, l.Node, l.Session)) }, "b", false},
+		{"anyone when another session has replaced it", func(l cluster.Lease) { f.join(t, l.Node) }, "b", false},
+		{"anyone when the session was fenced for another stream", func(l cluster.Lease) {
+			twin := f.claim(t, media.Key{App: "twin", ID: l.Key.ID}, l.Node)
+			f.clock.Advance(ttl)
+			f.claim(t, twin.Key, "c")
+		}, "b", false},
+		{"anyone when it is interrupted", func(l cluster.Lease) { ok(t, f.Report(f.ctx, l, interrupted)) }, "b", false},
 		{"nobody when it is broadcasting again", func(l cluster.Lease) {
-			ok(t, f.Renew(f.ctx, l, interrupted, ttl))
-			ok(t, f.Renew(f.ctx, l, broadcasting, ttl))
+			ok(t, f.Report(f.ctx, l, interrupted))
+			ok(t, f.Report(f.ctx, l, broadcasting))
 		}, "b", true},
 		{"anyone when it is released", func(l cluster.Lease) { ok(t, f.Release(f.ctx, l)) }, "b", false},
-		{"the same node always", func(cluster.Lease) {}, "a", false},
+		{"the same session always", func(cluster.Lease) {}, "", false},
+		{"the same node with its next session", func(l cluster.Lease) { f.join(t, l.Node) }, "", false},
 	} {
-		key := media.Key{App: "app", ID: fmt.Sprintf("%x", c.name)}
-		l := f.claim(t, key, "a")
+		key, holder := media.Key{App: "app", ID: fmt.Sprintf("%x", c.name)}, nodeName(i)
+		l := f.claim(t, key, holder)
 		c.before(l)
-		got, err := other.Claim(f.ctx, key, c.node, ttl)
+		if c.node == "" {
+			c.node = holder
+		}
+		got, err := other.Claim(f.ctx, f.want(t, key, c.node))
 		if errors.Is(err, cluster.ErrStreamInUse) != c.inUse || err == nil && c.inUse || err != nil && !c.inUse {
 			t.Errorf("%s: claim says %v", c.name, err)
 			continue
@@ -93,19 +111,28 @@ func whoMayClaim(t *testing.T, f *fixture) {
 			t.Errorf("%s: codecs %v are the last holder's", c.name, s.Codecs)
 		}
 	}
+
+	// Who was replaced does not get the stream of who replaced him.
+	old := f.want(t, stream("s"), "x")
+	f.join(t, "x")
+	l := f.claim(t, stream("s"), "x")
+	if _, err := other.Claim(f.ctx, old); !errors.Is(err, cluster.ErrStreamInUse) {
+		t.Errorf("claim by a replaced session of the same node: %v", err)
+	}
+	want(t, f.one(t, stream("s")), cluster.Broadcasting, l)
 }
 
 func takeoverKeepsStart(t *testing.T, f *fixture) {
 	key, start := stream("s"), f.clock.Now()
 	l := f.claim(t, key, "a")
-	ok(t, f.Renew(f.ctx, l, interrupted, ttl))
+	ok(t, f.Report(f.ctx, l, interrupted))
 	f.clock.Advance(time.Second)
 	f.claim(t, key, "b")
 	if s := f.one(t, key); !same(s.Started, start) {
 		t.Errorf("started %v after a takeover, want %v", s.Started, start)
 	}
 	f.clock.Advance(ttl)
-	l = f.claim(t, key, "c") // b's lease has run out: another broadcast
+	l = f.claim(t, key, "c") // b is dead: another broadcast
 	if s := f.one(t, key); !same(s.Started, f.clock.Now()) {
 		t.Errorf("started %v, want the claim's time %v", s.Started, f.clock.Now())
 	}
@@ -121,21 +148,29 @@ func epochsGrow(t *testing.T, f *fixture) {
 	key := stream("s")
 	handles := f.handles(t, 3)
 	last := int64(0)
-	for i := range 30 {
-		r := handles[i%len(handles)]
-		l, err := r.Claim(f.ctx, key, nodeName(i%4), ttl)
-		ok(t, err)
+	for i := range 40 {
+		r, id := handles[i%len(handles)], nodeName(i%5)
+		f.join(t, id)
+		l := f.take(t, r, f.want(t, key, id))
 		if l.Epoch <= last {
 			t.Fatalf("claim %d has epoch %d after %d", i, l.Epoch, last)
 		}
 		last = l.Epoch
-		switch i % 3 { // how it ends
+		switch i % 4 { // how it ends
 		case 0:
 			ok(t, r.Release(f.ctx, l))
 		case 1:
 			f.clock.Advance(ttl)
 		case 2:
-			ok(t, r.Renew(f.ctx, l, interrupted, ttl))
+			ok(t, r.Report(f.ctx, l, interrupted))
+		case 3:
+			resumed, err := r.Resume(f.ctx, l, f.join(t, id))
+			ok(t, err)
+			if resumed.Epoch <= last {
+				t.Fatalf("resumption %d has epoch %d after %d", i, resumed.Epoch, last)
+			}
+			last = resumed.Epoch
+			ok(t, r.Leave(f.ctx, id, resumed.Session))
 		}
 	}
 	f.clock.Advance(365 * 24 * time.Hour)
@@ -147,30 +182,47 @@ func epochsGrow(t *testing.T, f *fixture) {
 // lateHolder: whose lease was taken over is told so, whatever it does, and changes nothing.
 func lateHolder(t *testing.T, f *fixture) {
 	other := f.open(t)
-	for _, c := range []struct {
+	for i, c := range []struct {
 		name string
 		end  func(old cluster.Lease) // so that b may claim
-		node string
+		same bool                    // the same session claims
 	}{
-		{"ran out", func(cluster.Lease) { f.clock.Advance(ttl) }, "b"},
-		{"interrupted", func(l cluster.Lease) { ok(t, f.Renew(f.ctx, l, interrupted, ttl)) }, "b"},
-		{"released", func(l cluster.Lease) { ok(t, f.Release(f.ctx, l)) }, "b"},
-		{"same node", func(cluster.Lease) {}, "a"},
+		{"fenced", func(cluster.Lease) { f.clock.Advance(ttl) }, false},
+		{"interrupted", func(l cluster.Lease) { ok(t, f.Report(f.ctx, l, interrupted)) }, false},
+		{"released", func(l cluster.Lease) { ok(t, f.Release(f.ctx, l)) }, false},
+		{"same session", func(cluster.Lease) {}, true},
 	} {
-		key := media.Key{App: "app", ID: fmt.Sprintf("%x", c.name)}
-		old := f.claim(t, key, "a")
+		key, node := media.Key{App: "app", ID: fmt.Sprintf("%x", c.name)}, nodeName(i)
+		old := f.claim(t, key, node)
 		c.end(old)
-		l, err := other.Claim(f.ctx, key, c.node, ttl)
-		ok(t, err)
-		ok(t, other.Renew(f.ctx, l, broadcasting, ttl))
+		if !c.same {
+			node = "b"
+		}
+		l := f.take(t, other, f.want(t, key, node))
+		ok(t, other.Report(f.ctx, l, broadcasting))
 		before := f.one(t, key)
+		changed := func(change func(*cluster.Lease)) cluster.Lease {
+			l := l
+			change(&l)
+			return l
+		}
+		resume := func(l cluster.Lease) error {
+			_, err := f.Resume(f.ctx, l, 1<<40)
+			return err
+		}
 		for what, err := range map[string]error{
-			"renew":       f.Renew(f.ctx, old, interrupted, time.Hour),
-			"release":     f.Release(f.ctx, old),
-			"other node":  f.Release(f.ctx, cluster.Lease{Key: key, Node: "c", Epoch: l.Epoch}),
-			"next epoch":  f.Renew(f.ctx, cluster.Lease{Key: key, Node: l.Node, Epoch: l.Epoch + 1}, interrupted, ttl),
-			"other key":   f.Release(f.ctx, cluster.Lease{Key: stream("never"), Node: l.Node, Epoch: l.Epoch}),
-			"other key's": f.Renew(f.ctx, cluster.Lease{Key: stream("never"), Node: l.Node, Epoch: l.Epoch}, broadcasting, ttl),
+			"report":               f.Report(f.ctx, old, interrupted),
+			"release":              f.Release(f.ctx, old),
+			"resume":               resume(old),
+			"other node":           f.Release(f.ctx, changed(func(l *cluster.Lease) { l.Node = "c" })),
+			"other session":        f.Release(f.ctx, changed(func(l *cluster.Lease) { l.Session++ })),
+			"other session's":      resume(changed(func(l *cluster.Lease) { l.Session++ })),
+			"next epoch":           f.Report(f.ctx, changed(func(l *cluster.Lease) { l.Epoch++ }), interrupted),
+			"next epoch's":         resume(changed(func(l *cluster.Lease) { l.Epoch++ })),
+			"backup":               f.Release(f.ctx, changed(func(l *cluster.Lease) { l.Backup = true })),
+			"other key":            f.Release(f.ctx, changed(func(l *cluster.Lease) { l.Key = stream("never") })),
+			"other key's":          f.Report(f.ctx, changed(func(l *cluster.Lease) { l.Key = stream("never") }), broadcasting),
+			"resumption of no one": resume(changed(func(l *cluster.Lease) { l.Key = stream("never") })),
 		} {
 			if !errors.Is(err, cluster.ErrLeaseLost) {
 				t.Errorf("%s, %s: %v, want ErrLeaseLost", c.name, what, err)
@@ -179,26 +231,78 @@ func lateHolder(t *testing.T, f *fixture) {
 		if after := f.one(t, key); !reflect.DeepEqual(after, before) {
 			t.Errorf("%s: the stream was\n%+v and is\n%+v", c.name, before, after)
 		}
-		ok(t, other.Renew(f.ctx, l, broadcasting, ttl))
+		ok(t, other.Report(f.ctx, l, broadcasting))
 	}
 	if list, err := f.Lookup(f.ctx, stream("never")); err != nil || len(list) != 0 {
-		t.Errorf("a renewal has made a stream: %+v, %v", list, err)
+		t.Errorf("a report has made a stream: %+v, %v", list, err)
 	}
 }
 
-func lateButAlone(t *testing.T, f *fixture) {
-	key := stream("s")
-	l := f.claim(t, key, "a")
-	f.clock.Advance(10 * ttl) // the registry was away, say
-	want(t, f.one(t, key), cluster.Finished, l)
-	ok(t, f.Renew(f.ctx, l, broadcasting, ttl))
-	want(t, f.one(t, key), cluster.Broadcasting, l)
-	if _, err := f.Claim(f.ctx, key, "b", ttl); !errors.Is(err, cluster.ErrStreamInUse) {
-		t.Errorf("claim of what is renewed: %v", err)
+// resume: a node that has joined again takes along what nobody took meanwhile.
+func resume(t *testing.T, f *fixture) {
+	start := f.clock.Now()
+	a, taken := f.claim(t, stream("a"), "n"), f.claim(t, stream("taken"), "n")
+	ok(t, f.Report(f.ctx, a, interrupted))
+	f.clock.Advance(ttl)
+	f.claim(t, stream("taken"), "b")
+	session := f.join(t, "n")
+	var leases [2]cluster.Lease
+	for i := range leases { // the first answer got lost, say
+		l, err := f.Resume(f.ctx, a, session)
+		ok(t, err)
+		leases[i] = l
+		if l.Epoch <= a.Epoch || l.Session != session || l.Key != a.Key || l.Node != "n" || l != leases[0] {
+			t.Errorf("resumed %+v as %+v", a, l)
+		}
 	}
-	f.clock.Advance(10 * ttl)
-	ok(t, f.Release(f.ctx, l))
-	want(t, f.one(t, key), cluster.Finished, l)
+	s := f.one(t, stream("a"))
+	want(t, s, cluster.Interrupted, leases[0])
+	if !slices.Equal(s.Codecs, broadcasting.Codecs) || !same(s.Started, start) {
+		t.Errorf("the resumed stream is %+v", s)
+	}
+	if _, err := f.Resume(f.ctx, taken, session); !errors.Is(err, cluster.ErrLeaseLost) {
+		t.Errorf("resumption of what was taken: %v", err)
+	}
+	ok(t, f.Report(f.ctx, leases[0], broadcasting))
+	if _, err := f.Claim(f.ctx, f.want(t, stream("a"), "b")); !errors.Is(err, cluster.ErrStreamInUse) {
+		t.Errorf("claim of what was resumed: %v", err)
+	}
+	if err := f.Report(f.ctx, a, interrupted); !errors.Is(err, cluster.ErrLeaseLost) {
+		t.Errorf("report under the epoch before: %v", err)
+	}
+}
+
+func backups(t *testing.T, f *fixture) {
+	key := stream("s")
+	main := f.claim(t, key, "a")
+	wanted := f.want(t, key, "b")
+	wanted.Backup = true
+	backup := f.take(t, f.Registry, wanted)
+	if wanted.Node, wanted.Session = "c", f.in(t, "c"); true {
+		if _, err := f.Claim(f.ctx, wanted); !errors.Is(err, cluster.ErrStreamInUse) {
+			t.Errorf("second backup: %v", err)
+		}
+	}
+	ok(t, f.Report(f.ctx, backup, broadcasting))
+	list, err := f.Lookup(f.ctx, key)
+	ok(t, err)
+	all, err := f.Streams(f.ctx)
+	ok(t, err)
+	if len(list) != 2 || len(all) != 2 || all[0].Backup || !all[1].Backup {
+		t.Fatalf("rows %+v and %+v, want main and backup", list, all)
+	}
+	want(t, all[0], cluster.Broadcasting, main)
+	want(t, all[1], cluster.Broadcasting, backup)
+	if len(all[0].Codecs) != 0 || len(all[1].Codecs) != 2 {
+		t.Errorf("the backup's report is in %+v", all)
+	}
+	ok(t, f.Release(f.ctx, main))
+	all, err = f.Streams(f.ctx)
+	ok(t, err)
+	if len(all) != 1 {
+		t.Fatalf("rows %+v after the main one ended", all)
+	}
+	want(t, all[0], cluster.Broadcasting, backup)
 }
 
 func oneClaimerWins(t *testing.T, f *fixture) {
@@ -207,16 +311,21 @@ func oneClaimerWins(t *testing.T, f *fixture) {
 	for round, end := range []func(){
 		func() {}, // the first claim of all: nobody has a row
 		func() { ok(t, f.Release(f.ctx, last)) },
-		func() { ok(t, f.Renew(f.ctx, last, interrupted, ttl)) },
+		func() { ok(t, f.Report(f.ctx, last, interrupted)) },
 		func() { f.clock.Advance(ttl) },
-		func() { ok(t, f.Release(f.ctx, last)) },
+		func() { ok(t, f.Leave(f.ctx, last.Node, last.Session)) },
+		func() { f.join(t, last.Node) },
 		func() { f.clock.Advance(2 * ttl) },
 	} {
 		end()
+		var asked []cluster.Lease
+		for i := range handles {
+			asked = append(asked, f.want(t, stream("s"), nodeName(100*round+i)))
+		}
 		var mu sync.Mutex
 		var won []cluster.Lease
 		f.eachHandle(t, handles, func(i int, r cluster.Registry) error {
-			l, err := r.Claim(f.ctx, stream("s"), nodeName(100*round+i), ttl)
+			l, err := r.Claim(f.ctx, asked[i])
 			if errors.Is(err, cluster.ErrStreamInUse) {
 				return nil
 			}
@@ -235,34 +344,34 @@ func oneClaimerWins(t *testing.T, f *fixture) {
 		}
 		last = won[0]
 		want(t, f.one(t, stream("s")), cluster.Broadcasting, last)
-		ok(t, f.Renew(f.ctx, last, broadcasting, ttl)) // the winner holds it in truth
+		ok(t, f.Report(f.ctx, last, broadcasting)) // the winner holds it in truth
 	}
 }
 
-// renewalAgainstTakeover: either the holder renews first and the other is refused, or it is told that it has lost.
-func renewalAgainstTakeover(t *testing.T, f *fixture) {
+// reportAgainstTakeover: either the holder is broadcasting again and the other is refused, or it is told that it has lost.
+func reportAgainstTakeover(t *testing.T, f *fixture) {
 	handles := f.handles(t, 2)
 	for i := range 20 {
 		key := stream(fmt.Sprint(i))
-		l := f.claim(t, key, "a")
-		f.clock.Advance(ttl) // has run out: both are possible
-		var renew, claim error
+		l, other := f.claim(t, key, "a"), f.want(t, key, "b")
+		ok(t, f.Report(f.ctx, l, interrupted)) // both are possible
+		var report, claim error
 		var taken cluster.Lease
 		f.eachHandle(t, handles, func(i int, r cluster.Registry) error {
 			if i == 0 {
-				renew = r.Renew(f.ctx, l, broadcasting, ttl)
+				report = r.Report(f.ctx, l, broadcasting)
 			} else {
-				taken, claim = r.Claim(f.ctx, key, "b", ttl)
+				taken, claim = r.Claim(f.ctx, other)
 			}
 			return nil
 		})
 		switch {
-		case renew == nil && errors.Is(claim, cluster.ErrStreamInUse):
+		case report == nil && errors.Is(claim, cluster.ErrStreamInUse):
 			want(t, f.one(t, key), cluster.Broadcasting, l)
-		case claim == nil && errors.Is(renew, cluster.ErrLeaseLost):
+		case claim == nil && errors.Is(report, cluster.ErrLeaseLost):
 			want(t, f.one(t, key), cluster.Broadcasting, taken)
 		default:
-			t.Errorf("stream %d: renewal says %v, takeover says %v", i, renew, claim)
+			t.Errorf("stream %d: report says %v, takeover says %v", i, report, claim)
 		}
 	}
 }
@@ -272,12 +381,11 @@ func claimsRefused(t *testing.T, f *fixture) {
 	l := f.claim(t, key, "a")
 	before := f.one(t, key)
 	for name, call := range map[string]func() error{
-		"no node":        func() error { _, err := f.Claim(f.ctx, key, "", ttl); return err },
-		"node with dot":  func() error { _, err := f.Claim(f.ctx, key, "a.b", ttl); return err },
-		"no time":        func() error { _, err := f.Claim(f.ctx, key, "a", 0); return err },
-		"negative time":  func() error { return f.Renew(f.ctx, l, broadcasting, -time.Second) },
-		"no state":       func() error { return f.Renew(f.ctx, l, cluster.StreamInfo{}, ttl) },
-		"finished state": func() error { return f.Renew(f.ctx, l, cluster.StreamInfo{State: cluster.Finished}, ttl) },
+		"no node":        func() error { _, err := f.Claim(f.ctx, cluster.Lease{Key: key, Session: 7}); return err },
+		"node with dot":  func() error { _, err := f.Claim(f.ctx, cluster.Lease{Key: key, Node: "a.b", Session: 7}); return err },
+		"no session":     func() error { _, err := f.Claim(f.ctx, cluster.Lease{Key: key, Node: "a"}); return err },
+		"no state":       func() error { return f.Report(f.ctx, l, cluster.StreamInfo{}) },
+		"finished state": func() error { return f.Report(f.ctx, l, cluster.StreamInfo{State: cluster.Finished}) },
 	} {
 		err := call()
 		if err == nil || errors.Is(err, cluster.ErrStreamInUse) || errors.Is(err, cluster.ErrLeaseLost) {

@@ -20,23 +20,31 @@ import (
 // ErrCut is what a Registry returns while it is cut off, and after Close.
 var ErrCut = errors.New("registry can't be reached")
 
+// slot is a row of a stream.
+type slot struct {
+	key    media.Key
+	backup bool
+}
+
 // Store is what several registries share.
 type Store struct {
 	now func() time.Time
 
 	mu      sync.Mutex
 	nodes   map[string]cluster.Node
-	streams map[media.Key]cluster.Stream // as written: State may be Broadcasting after LeaseUntil
+	streams map[slot]cluster.Stream
 }
 
 // NewStore returns an empty store; now is time.Now unless a test has its own clock.
 func NewStore(now func() time.Time) *Store {
-	return &Store{now: now, nodes: map[string]cluster.Node{}, streams: map[media.Key]cluster.Stream{}}
+	return &Store{now: now, nodes: map[string]cluster.Node{}, streams: map[slot]cluster.Stream{}}
 }
 
-// Registry is one node's way to the store.
+// Registry is one node's way to the store. It works as one for a database would whose only atomic
+// step is to change one row if it is still as it was.
 type Registry struct {
 	store *Store
+	trip  func(context.Context) error // nil: nothing
 
 	// These belong to store.mu.
 	cut     bool
@@ -48,6 +56,13 @@ var _ cluster.Registry = (*Registry)(nil)
 
 // Open returns another way to the store.
 func (s *Store) Open() *Registry { return &Registry{store: s, queries: map[string]int{}} }
+
+// OpenVia returns a way to the store on which trip is called before and after each round trip: it may wait, and its error is the call's.
+func (s *Store) OpenVia(trip func(context.Context) error) *Registry {
+	r := s.Open()
+	r.trip = trip
+	return r
+}
 
 // Cut makes every call fail with ErrCut until it is called with false.
 func (r *Registry) Cut(off bool) {
@@ -63,14 +78,58 @@ func (r *Registry) Queries(method string) int {
 	return r.queries[method]
 }
 
-// begin takes the lock; the caller gives it back, whatever begin returned.
-func (r *Registry) begin(ctx context.Context, method string) error {
+// call counts a method.
+func (r *Registry) call(method string) {
 	r.store.mu.Lock()
+	defer r.store.mu.Unlock()
 	r.queries[method]++
+}
+
+// step is one round trip: fn has the store for itself.
+func (r *Registry) step(ctx context.Context, fn func()) error {
+	if r.trip != nil {
+		if err := r.trip(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.locked(ctx, fn); err != nil {
+		return err
+	}
+	if r.trip != nil {
+		return r.trip(ctx)
+	}
+	return nil
+}
+
+func (r *Registry) locked(ctx context.Context, fn func()) error {
+	r.store.mu.Lock()
+	defer r.store.mu.Unlock()
 	if r.cut || r.closed {
 		return ErrCut
 	}
-	return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	fn()
+	return nil
+}
+
+// Join implements cluster.Registry.
+func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
+	if err := n.Check(); err != nil {
+		return err
+	}
+	r.call("Join")
+	return r.step(ctx, func() {
+		n.Order = cluster.Order{}
+		r.writeLocked(n)
+	})
+}
+
+// writeLocked stamps and writes a node.
+func (r *Registry) writeLocked(n cluster.Node) {
+	n.Serving, n.Fenced, n.LastHeartbeat = slices.Clone(n.Serving), false, r.store.now()
+	r.store.nodes[n.ID] = n
 }
 
 // Heartbeat implements cluster.Registry.
@@ -78,145 +137,235 @@ func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
 	if err := n.Check(); err != nil {
 		return err
 	}
-	err := r.begin(ctx, "Heartbeat")
-	defer r.store.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	n.Serving = slices.Clone(n.Serving)
-	n.LastHeartbeat = r.store.now()
-	r.store.nodes[n.ID] = n
-	return nil
-}
-
-// RemoveNode implements cluster.Registry.
-func (r *Registry) RemoveNode(ctx context.Context, id string) error {
-	err := r.begin(ctx, "RemoveNode")
-	defer r.store.mu.Unlock()
-	if err == nil {
-		delete(r.store.nodes, id)
+	r.call("Heartbeat")
+	var refused error
+	err := r.step(ctx, func() {
+		row, ok := r.store.nodes[n.ID]
+		switch {
+		case ok && row.Session != n.Session:
+			refused = cluster.ErrReplaced
+		case !ok || row.Fenced:
+			refused = cluster.ErrFenced
+		default:
+			n.Order = row.Order
+			r.writeLocked(n)
+		}
+	})
+	if refused != nil && err == nil {
+		return fmt.Errorf("heartbeat of node %q: %w", n.ID, refused)
 	}
 	return err
 }
 
+// Leave implements cluster.Registry.
+func (r *Registry) Leave(ctx context.Context, id string, session int64) error {
+	r.call("Leave")
+	return r.step(ctx, func() {
+		if r.store.nodes[id].Session == session {
+			delete(r.store.nodes, id)
+		}
+	})
+}
+
 // Nodes implements cluster.Registry.
-func (r *Registry) Nodes(ctx context.Context) ([]cluster.Node, error) {
-	err := r.begin(ctx, "Nodes")
-	defer r.store.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	var list []cluster.Node
-	for _, n := range r.store.nodes {
-		n.Serving = slices.Clone(n.Serving)
-		list = append(list, n)
-	}
+func (r *Registry) Nodes(ctx context.Context) (list []cluster.Node, err error) {
+	r.call("Nodes")
+	err = r.step(ctx, func() {
+		for _, n := range r.store.nodes {
+			n.Serving = slices.Clone(n.Serving)
+			list = append(list, n)
+		}
+	})
 	slices.SortFunc(list, func(a, b cluster.Node) int { return cmp.Compare(a.ID, b.ID) })
-	return list, nil
+	return list, err
+}
+
+// Order implements cluster.Registry.
+func (r *Registry) Order(ctx context.Context, id string, o cluster.Order) error {
+	r.call("Order")
+	found := false
+	err := r.step(ctx, func() {
+		var n cluster.Node
+		if n, found = r.store.nodes[id]; found {
+			n.Order = o
+			r.store.nodes[id] = n
+		}
+	})
+	if err == nil && !found {
+		return fmt.Errorf("order to node %q: %w", id, cluster.ErrNoNode)
+	}
+	return err
 }
 
 // Claim implements cluster.Registry.
-func (r *Registry) Claim(ctx context.Context, key media.Key, node string, ttl time.Duration) (cluster.Lease, error) {
-	if err := cluster.CheckClaim(key, node, ttl); err != nil {
+func (r *Registry) Claim(ctx context.Context, l cluster.Lease) (cluster.Lease, error) {
+	if err := cluster.CheckClaim(l); err != nil {
 		return cluster.Lease{}, err
 	}
-	err := r.begin(ctx, "Claim")
-	defer r.store.mu.Unlock()
+	r.call("Claim")
+	at := slot{l.Key, l.Backup}
+	for {
+		var seen cluster.Stream // its zero value is what a row that isn't there reads as
+		if err := r.step(ctx, func() { seen = r.store.streams[at] }); err != nil {
+			return cluster.Lease{}, err
+		}
+		if seen.State == cluster.Broadcasting && seen.Session != l.Session {
+			again, err := r.void(ctx, seen)
+			if err != nil {
+				return cluster.Lease{}, err
+			}
+			if again {
+				continue
+			}
+		}
+		won := false
+		err := r.step(ctx, func() {
+			now := r.store.streams[at]
+			if won = now.Epoch == seen.Epoch && now.State == seen.State; !won {
+				return
+			}
+			started := r.store.now()
+			if now.State == cluster.Interrupted {
+				started = now.Started
+			}
+			l.Epoch = now.Epoch + 1
+			r.store.streams[at] = cluster.Stream{Key: l.Key, Backup: l.Backup, State: cluster.Broadcasting, Origin: l.Node, Session: l.Session, Epoch: l.Epoch, Started: started}
+		})
+		if err != nil {
+			return cluster.Lease{}, err
+		}
+		if won {
+			return l, nil
+		}
+	}
+}
+
+// void makes sure that the session which holds a stream is void. When its holder did something meanwhile the
+// claim must look again; when it lives, the error is an InUse.
+func (r *Registry) void(ctx context.Context, s cluster.Stream) (again bool, err error) {
+	var holder cluster.Node
+	var now time.Time
+	if err := r.step(ctx, func() { holder, now = r.store.nodes[s.Origin], r.store.now() }); err != nil {
+		return false, err
+	}
+	if holder.Session != s.Session || holder.Fenced {
+		return false, nil
+	}
+	if until := holder.LastHeartbeat.Add(cluster.SessionTTL); until.After(now) {
+		return false, &cluster.InUse{Key: s.Key, Origin: s.Origin, Until: until}
+	}
+	fenced := false
+	err = r.step(ctx, func() {
+		n := r.store.nodes[s.Origin]
+		if fenced = n.Session == holder.Session && n.LastHeartbeat.Equal(holder.LastHeartbeat) && !n.Fenced; fenced {
+			n.Fenced = true
+			r.store.nodes[n.ID] = n
+		}
+	})
+	return !fenced, err
+}
+
+// Resume implements cluster.Registry.
+func (r *Registry) Resume(ctx context.Context, l cluster.Lease, session int64) (cluster.Lease, error) {
+	next := l
+	next.Session, next.Epoch = session, l.Epoch+1
+	err := r.change(ctx, "Resume", l, func(s *cluster.Stream) bool {
+		if s.Session == next.Session && s.Epoch == next.Epoch {
+			return true
+		}
+		mine := s.Session == l.Session && s.Epoch == l.Epoch
+		s.Session, s.Epoch = next.Session, next.Epoch
+		return mine
+	})
 	if err != nil {
 		return cluster.Lease{}, err
 	}
-	now := r.store.now()
-	s, live := r.store.streams[key], false
-	if s.State != cluster.Finished && s.LeaseUntil.After(now) {
-		live = true
-		if s.State == cluster.Broadcasting && s.Origin != node {
-			return cluster.Lease{}, fmt.Errorf("claim stream %q: %w", key, cluster.ErrStreamInUse)
-		}
-	}
-	if !live {
-		s.Started = now
-	}
-	s = cluster.Stream{Key: key, State: cluster.Broadcasting, Origin: node, Epoch: s.Epoch + 1, Started: s.Started, LeaseUntil: now.Add(ttl)}
-	r.store.streams[key] = s
-	return cluster.Lease{Key: key, Node: node, Epoch: s.Epoch}, nil
+	return next, nil
 }
 
-// Renew implements cluster.Registry.
-func (r *Registry) Renew(ctx context.Context, l cluster.Lease, info cluster.StreamInfo, ttl time.Duration) error {
-	if err := cluster.CheckRenew(l, info, ttl); err != nil {
+// Report implements cluster.Registry.
+func (r *Registry) Report(ctx context.Context, l cluster.Lease, info cluster.StreamInfo) error {
+	if err := cluster.CheckReport(l, info); err != nil {
 		return err
 	}
-	return r.change(ctx, "Renew", l, func(s *cluster.Stream) {
-		s.State, s.Codecs, s.LeaseUntil = info.State, slices.Clone(info.Codecs), r.store.now().Add(ttl)
+	return r.change(ctx, "Report", l, func(s *cluster.Stream) bool {
+		s.State, s.Codecs = info.State, slices.Clone(info.Codecs)
+		return s.Session == l.Session && s.Epoch == l.Epoch
 	})
 }
 
 // Release implements cluster.Registry.
 func (r *Registry) Release(ctx context.Context, l cluster.Lease) error {
-	return r.change(ctx, "Release", l, func(s *cluster.Stream) {
-		s.State, s.LeaseUntil = cluster.Finished, r.store.now()
+	return r.change(ctx, "Release", l, func(s *cluster.Stream) bool {
+		s.State = cluster.Finished
+		return s.Session == l.Session && s.Epoch == l.Epoch
 	})
 }
 
-// change edits a stream whose lease is held.
-func (r *Registry) change(ctx context.Context, method string, l cluster.Lease, edit func(*cluster.Stream)) error {
-	err := r.begin(ctx, method)
-	defer r.store.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	s, ok := r.store.streams[l.Key]
-	if !ok || s.Epoch != l.Epoch || s.Origin != l.Node || s.State == cluster.Finished {
+// change edits a stream if the node holds it and edit, which gets a copy, says that the lease is the one.
+func (r *Registry) change(ctx context.Context, method string, l cluster.Lease, edit func(*cluster.Stream) bool) error {
+	r.call(method)
+	held := false
+	err := r.step(ctx, func() {
+		at := slot{l.Key, l.Backup}
+		s := r.store.streams[at]
+		if held = s.State != "" && s.State != cluster.Finished && s.Origin == l.Node && edit(&s); held {
+			r.store.streams[at] = s
+		}
+	})
+	if err == nil && !held {
 		return fmt.Errorf("stream %q, epoch %d: %w", l.Key, l.Epoch, cluster.ErrLeaseLost)
 	}
-	edit(&s)
-	r.store.streams[l.Key] = s
-	return nil
+	return err
 }
 
 // Lookup implements cluster.Registry.
-func (r *Registry) Lookup(ctx context.Context, keys ...media.Key) ([]cluster.Stream, error) {
-	err := r.begin(ctx, "Lookup")
-	defer r.store.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	var list []cluster.Stream
-	asked := map[media.Key]bool{}
-	for _, key := range keys {
-		if s, ok := r.store.streams[key]; ok && !asked[key] {
+func (r *Registry) Lookup(ctx context.Context, keys ...media.Key) (list []cluster.Stream, err error) {
+	r.call("Lookup")
+	err = r.step(ctx, func() {
+		asked := map[media.Key]bool{}
+		for _, key := range keys {
+			if asked[key] {
+				continue
+			}
 			asked[key] = true
-			list = append(list, r.read(s))
+			for _, backup := range []bool{false, true} {
+				if s, ok := r.store.streams[slot{key, backup}]; ok {
+					s.Codecs = slices.Clone(s.Codecs)
+					list = append(list, s)
+				}
+			}
 		}
-	}
-	return list, nil
+	})
+	return list, err
 }
 
 // Streams implements cluster.Registry.
-func (r *Registry) Streams(ctx context.Context) ([]cluster.Stream, error) {
-	err := r.begin(ctx, "Streams")
-	defer r.store.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	var list []cluster.Stream
-	for _, s := range r.store.streams {
-		if s = r.read(s); s.State != cluster.Finished {
-			list = append(list, s)
+func (r *Registry) Streams(ctx context.Context) (list []cluster.Stream, err error) {
+	r.call("Streams")
+	err = r.step(ctx, func() {
+		for _, s := range r.store.streams {
+			if s.State != cluster.Finished {
+				s.Codecs = slices.Clone(s.Codecs)
+				list = append(list, s)
+			}
 		}
-	}
-	slices.SortFunc(list, func(a, b cluster.Stream) int { return cmp.Compare(a.Key.String(), b.Key.String()) })
-	return list, nil
+	})
+	slices.SortFunc(list, func(a, b cluster.Stream) int {
+		order := cmp.Compare(a.Key.String(), b.Key.String())
+		if order == 0 && a.Backup != b.Backup {
+			order = 1
+			if b.Backup {
+				order = -1
+			}
+		}
+		return order
+	})
+	return list, err
 }
 
-// read returns a stream as it is now.
-func (r *Registry) read(s cluster.Stream) cluster.Stream {
-	s.Codecs = slices.Clone(s.Codecs)
-	if !s.LeaseUntil.After(r.store.now()) {
-		s.State = cluster.Finished
-	}
-	return s
-}
+// Now implements cluster.Registry.
+func (r *Registry) Now() time.Time { return r.store.now() }
 
 // Close implements cluster.Registry; the store and its other registries stay.
 func (r *Registry) Close() error {

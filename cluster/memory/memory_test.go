@@ -20,10 +20,10 @@ func TestCut(t *testing.T) {
 	store := NewStore(time.Now)
 	a, b := store.Open(), store.Open()
 	a.Cut(true)
-	if err := a.Heartbeat(t.Context(), cluster.Node{ID: "a"}); !errors.Is(err, ErrCut) {
+	if err := a.Join(t.Context(), cluster.Node{ID: "a", Session: 1}); !errors.Is(err, ErrCut) {
 		t.Errorf("heartbeat while cut off: %v", err)
 	}
-	if err := b.Heartbeat(t.Context(), cluster.Node{ID: "b"}); err != nil {
+	if err := b.Join(t.Context(), cluster.Node{ID: "b", Session: 2}); err != nil {
 		t.Errorf("the other node is cut off too: %v", err)
 	}
 	a.Cut(false)
@@ -31,7 +31,7 @@ func TestCut(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].ID != "b" {
 		t.Errorf("nodes %+v, %v; want b alone", list, err)
 	}
-	if n := a.Queries("Heartbeat"); n != 1 {
-		t.Errorf("%d heartbeats counted, want 1", n)
+	if n := a.Queries("Join"); n != 1 {
+		t.Errorf("%d joins counted, want 1", n)
 	}
 }

@@ -36,6 +36,34 @@ var migrations = [...]string{
 		lease_until INTEGER NOT NULL
 	) WITHOUT ROWID;
 	CREATE INDEX streams_by_lease ON streams (lease_until);`,
+	// Streams are held by their node's session. Of an older file only the epochs are of use: who wrote it has
+	// to be stopped before, and can't write any more.
+	`DROP TABLE nodes;
+	CREATE TABLE nodes (
+		id        TEXT PRIMARY KEY,
+		session   INTEGER NOT NULL,
+		heartbeat INTEGER NOT NULL,
+		fenced    INTEGER NOT NULL DEFAULT 0, -- the session is void
+		drain     INTEGER NOT NULL DEFAULT 0, -- cluster.Order
+		deadline  INTEGER NOT NULL DEFAULT 0, -- 0: none
+		row       TEXT NOT NULL               -- the rest of cluster.Node as JSON
+	) WITHOUT ROWID;
+	DROP INDEX streams_by_lease;
+	ALTER TABLE streams RENAME TO leases;
+	CREATE TABLE streams (
+		key     TEXT NOT NULL, -- app/id
+		backup  INTEGER NOT NULL,
+		state   TEXT NOT NULL,
+		origin  TEXT NOT NULL,
+		session INTEGER NOT NULL,
+		epoch   INTEGER NOT NULL, -- never goes back: rows are not deleted
+		codecs  TEXT NOT NULL,    -- JSON array
+		started INTEGER NOT NULL,
+		PRIMARY KEY (key, backup)
+	) WITHOUT ROWID;
+	INSERT INTO streams SELECT key, 0, 'finished', origin, 0, epoch, codecs, started FROM leases;
+	DROP TABLE leases;
+	CREATE INDEX streams_alive ON streams (key, backup) WHERE state <> 'finished';`,
 }
 
 // busyWait is how long SQLite waits for another process's write, in milliseconds. Each

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -101,7 +102,7 @@ func TestOddPaths(t *testing.T) {
 	for _, name := range []string{"a b.db", "what?.db", "50%25.db", "a#b.db", "ä&c=d.db", "'x'.db"} {
 		path := filepath.Join(dir, name)
 		r := open(t, path)
-		if err := r.Heartbeat(t.Context(), cluster.Node{ID: "a"}); err != nil {
+		if err := r.Join(t.Context(), cluster.Node{ID: "a", Session: 1}); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
 		if _, err := os.Stat(path); err != nil {
@@ -115,6 +116,28 @@ func TestOddPaths(t *testing.T) {
 	}
 }
 
+// A file of an older version is brought to ours: its epochs count on, nobody holds anything.
+func TestOldSchema(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sluice.db")
+	execute(t, path, migrations[0],
+		`INSERT INTO nodes VALUES ('a', 1, '{"ID": "a"}')`,
+		`INSERT INTO streams VALUES ('live/s', 'broadcasting', 'a', 41, '["H264"]', 1, 9000000000000000000)`,
+		fmt.Sprintf(`PRAGMA application_id = %d`, applicationID), `PRAGMA user_version = 1`)
+	for range 2 { // the second time nothing is left to do
+		r := open(t, path)
+		if list, err := r.Nodes(t.Context()); err != nil || len(list) != 0 {
+			t.Errorf("nodes %+v, %v; want none", list, err)
+		}
+		if list, err := r.Streams(t.Context()); err != nil || len(list) != 0 {
+			t.Errorf("streams %+v, %v; want none", list, err)
+		}
+	}
+	l, err := open(t, path).Claim(t.Context(), cluster.Lease{Key: media.Key{App: "live", ID: "s"}, Node: "b", Session: 1})
+	if err != nil || l.Epoch != 42 {
+		t.Errorf("claim: epoch %d, %v; want 42", l.Epoch, err)
+	}
+}
+
 // What was written is there when the file is opened again.
 func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sluice.db")
@@ -124,7 +147,7 @@ func TestReopen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := r.Claim(t.Context(), key, "a", time.Hour)
+		l, err := r.Claim(t.Context(), cluster.Lease{Key: key, Node: "a", Session: 1})
 		if err != nil || l.Epoch != want+1 {
 			t.Errorf("claim: epoch %d, %v; want %d", l.Epoch, err, want+1)
 		}
@@ -145,7 +168,7 @@ func TestOpenTogether(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if _, err := r.Claim(t.Context(), media.Key{App: "live", ID: "s"}, "a", time.Hour); err != nil {
+			if _, err := r.Claim(t.Context(), cluster.Lease{Key: media.Key{App: "live", ID: "s"}, Node: "a", Session: 1}); err != nil {
 				t.Error(err)
 			}
 			if err := r.Close(); err != nil {
@@ -154,7 +177,7 @@ func TestOpenTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	l, err := open(t, path).Claim(t.Context(), media.Key{App: "live", ID: "s"}, "a", time.Hour)
+	l, err := open(t, path).Claim(t.Context(), cluster.Lease{Key: media.Key{App: "live", ID: "s"}, Node: "a", Session: 1})
 	if err != nil || l.Epoch != 17 {
 		t.Errorf("epoch %d, %v; want 17 after 16 claims", l.Epoch, err)
 	}
@@ -181,7 +204,7 @@ func TestContextWhileLocked(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	err = r.Heartbeat(ctx, cluster.Node{ID: "a"})
+	err = r.Join(ctx, cluster.Node{ID: "a", Session: 1})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("heartbeat while locked: %v", err)
 	}
@@ -193,7 +216,7 @@ func TestContextWhileLocked(t *testing.T) {
 	}
 
 	wait := make(chan error, 1)
-	go func() { wait <- r.Heartbeat(t.Context(), cluster.Node{ID: "a"}) }()
+	go func() { wait <- r.Join(t.Context(), cluster.Node{ID: "a", Session: 1}) }()
 	if _, err := conn.ExecContext(t.Context(), `ROLLBACK`); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +241,7 @@ func TestNoGoroutineLeaks(t *testing.T) {
 		if _, err := r.Streams(ctx); err != nil {
 			t.Error(err)
 		}
-		if err := r.Heartbeat(ctx, cluster.Node{ID: "a"}); err != nil {
+		if err := r.Join(ctx, cluster.Node{ID: "a", Session: 1}); err != nil {
 			t.Error(err)
 		}
 		cancel()

@@ -6,12 +6,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
-	"time"
 
 	"sluice/cluster"
 	"sluice/media"
@@ -21,9 +21,6 @@ var contested = media.Key{App: "live", ID: "contested"}
 
 // childArgs is how many arguments TestChild gets; it is this binary run as another process.
 const childArgs = 3 // path, node, rounds
-
-// childLease only runs out when a child has failed.
-const childLease = 10 * time.Second
 
 // child starts this test binary as another node that claims and releases.
 func child(t *testing.T, path, node string, rounds int) (*exec.Cmd, *bufio.Scanner) {
@@ -51,11 +48,15 @@ func TestChild(t *testing.T) {
 	}
 	r := open(t, flag.Arg(0))
 	node := flag.Arg(1)
+	row := cluster.Node{ID: node, Session: 1 + rand.Int64N(1<<62), PID: os.Getpid()}
+	if err := r.Join(t.Context(), row); err != nil {
+		t.Fatal(err)
+	}
 	for won := 0; won < rounds; {
-		if err := r.Heartbeat(t.Context(), cluster.Node{ID: node, PID: os.Getpid()}); err != nil {
+		if err := r.Heartbeat(t.Context(), row); err != nil {
 			t.Fatal(err)
 		}
-		l, err := r.Claim(t.Context(), contested, node, childLease)
+		l, err := r.Claim(t.Context(), cluster.Lease{Key: contested, Node: node, Session: row.Session})
 		if errors.Is(err, cluster.ErrStreamInUse) {
 			continue
 		}
@@ -64,7 +65,7 @@ func TestChild(t *testing.T) {
 		}
 		won++
 		fmt.Println("won", l.Epoch)
-		if err := r.Renew(t.Context(), l, cluster.StreamInfo{State: cluster.Broadcasting}, childLease); err != nil {
+		if err := r.Report(t.Context(), l, cluster.StreamInfo{State: cluster.Broadcasting}); err != nil {
 			t.Fatal(err) // nobody else may have taken it
 		}
 		if err := r.Release(t.Context(), l); err != nil {
@@ -145,8 +146,12 @@ func TestKilledProcess(t *testing.T) {
 		}
 		_ = cmd.Wait() // "signal: killed"
 
-		// The same node may claim at once, so this doesn't wait for the lease.
-		l, err := reg.Claim(t.Context(), contested, "victim", time.Minute)
+		// The node starts again: what its session before held is free at once.
+		row := cluster.Node{ID: "victim", Session: int64(i + 1)}
+		if err := reg.Join(t.Context(), row); err != nil {
+			t.Fatal(err)
+		}
+		l, err := reg.Claim(t.Context(), cluster.Lease{Key: contested, Node: row.ID, Session: row.Session})
 		if err != nil || l.Epoch <= last {
 			t.Fatalf("kill %d: epoch %d, %v; the victim had %d", i, l.Epoch, err, last)
 		}

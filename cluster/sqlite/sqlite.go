@@ -18,8 +18,8 @@ import (
 // readers is how many reads one process does at a time; with WAL they wait for no writer.
 const readers = 4
 
-// Registry is a cluster.Registry. Each of its calls is one statement and one
-// transaction: no process can hold the file locked while it does something else.
+// Registry is a cluster.Registry. Each of its statements is a
+// transaction of its own: no process can hold the file locked while it does something else, or is paused.
 type Registry struct {
 	now   func() time.Time
 	write *sql.DB // one connection: writers of one process queue in Go, not in SQLite's polling
@@ -57,113 +57,218 @@ func Open(ctx context.Context, path string, options ...Option) (*Registry, error
 // Close ends all connections; calls after it fail.
 func (r *Registry) Close() error { return errors.Join(r.read.Close(), r.write.Close()) }
 
+// Join implements cluster.Registry.
+func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
+	row, err := rowOf(n)
+	if err == nil {
+		_, err = r.write.ExecContext(ctx, `
+			INSERT INTO nodes (id, session, heartbeat, row) VALUES (?, ?, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET session = excluded.session, heartbeat = excluded.heartbeat, row = excluded.row,
+				fenced = 0, drain = 0, deadline = 0`,
+			n.ID, n.Session, r.now().UnixNano(), row)
+	}
+	return wrap(err, "join as node %q", n.ID)
+}
+
+// rowOf is what a node says of itself, as JSON.
+func rowOf(n cluster.Node) (string, error) {
+	if err := n.Check(); err != nil {
+		return "", err
+	}
+	n.LastHeartbeat, n.Fenced, n.Order = time.Time{}, false, cluster.Order{} // these are columns
+	row, err := json.Marshal(n)
+	return string(row), err
+}
+
 // Heartbeat implements cluster.Registry.
 func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
-	if err := n.Check(); err != nil {
-		return err
-	}
-	row, err := json.Marshal(n)
+	row, err := rowOf(n)
 	if err != nil {
-		return fmt.Errorf("heartbeat of node %q: %w", n.ID, err)
+		return wrap(err, "heartbeat of node %q", n.ID)
 	}
-	_, err = r.write.ExecContext(ctx, `
-		INSERT INTO nodes (id, heartbeat, row) VALUES (?, ?, ?)
-		ON CONFLICT (id) DO UPDATE SET heartbeat = excluded.heartbeat, row = excluded.row`,
-		n.ID, r.now().UnixNano(), string(row))
+	wrote, err := r.exec(ctx, `UPDATE nodes SET heartbeat = ?, row = ? WHERE id = ? AND session = ? AND fenced = 0`,
+		r.now().UnixNano(), row, n.ID, n.Session)
+	if err == nil && !wrote {
+		err = r.whyNot(ctx, n)
+	}
 	return wrap(err, "heartbeat of node %q", n.ID)
 }
 
-// RemoveNode implements cluster.Registry.
-func (r *Registry) RemoveNode(ctx context.Context, id string) error {
-	_, err := r.write.ExecContext(ctx, `DELETE FROM nodes WHERE id = ?`, id)
+// whyNot says why a heartbeat was refused.
+func (r *Registry) whyNot(ctx context.Context, n cluster.Node) error {
+	var session int64
+	switch err := r.read.QueryRowContext(ctx, `SELECT session FROM nodes WHERE id = ?`, n.ID).Scan(&session); {
+	case err != nil && !errors.Is(err, sql.ErrNoRows):
+		return err
+	case err == nil && session != n.Session:
+		return cluster.ErrReplaced
+	}
+	return cluster.ErrFenced
+}
+
+// Leave implements cluster.Registry.
+func (r *Registry) Leave(ctx context.Context, id string, session int64) error {
+	_, err := r.exec(ctx, `DELETE FROM nodes WHERE id = ? AND session = ?`, id, session)
 	return wrap(err, "remove node %q", id)
 }
 
 // Nodes implements cluster.Registry.
 func (r *Registry) Nodes(ctx context.Context) ([]cluster.Node, error) {
 	list, err := query(ctx, r.read, func(row *sql.Rows) (n cluster.Node, err error) {
-		var heartbeat int64
+		var heartbeat, deadline int64
 		var text []byte
-		if err = row.Scan(&heartbeat, &text); err == nil {
+		if err = row.Scan(&heartbeat, &n.Fenced, &n.Order.Drain, &deadline, &text); err == nil {
+			fenced, order := n.Fenced, n.Order
 			err = json.Unmarshal(text, &n)
+			n.Fenced, n.Order = fenced, order
 		}
 		n.LastHeartbeat = time.Unix(0, heartbeat)
+		if deadline != 0 {
+			n.Order.Deadline = time.Unix(0, deadline)
+		}
 		return n, err
-	}, `SELECT heartbeat, row FROM nodes ORDER BY id`)
+	}, `SELECT heartbeat, fenced, drain, deadline, row FROM nodes ORDER BY id`)
 	return list, wrap(err, "list nodes")
 }
 
-// Claim implements cluster.Registry.
-func (r *Registry) Claim(ctx context.Context, key media.Key, node string, ttl time.Duration) (cluster.Lease, error) {
-	if err := cluster.CheckClaim(key, node, ttl); err != nil {
-		return cluster.Lease{}, err
+// Order implements cluster.Registry.
+func (r *Registry) Order(ctx context.Context, id string, o cluster.Order) error {
+	deadline := int64(0)
+	if !o.Deadline.IsZero() {
+		deadline = o.Deadline.UnixNano()
 	}
-	now := r.now()
-	lease := cluster.Lease{Key: key, Node: node}
-	// One statement, so that of several claims exactly one sees the row as it was.
-	err := r.write.QueryRowContext(ctx, `
-		INSERT INTO streams (key, state, origin, epoch, codecs, started, lease_until)
-		VALUES (?1, 'broadcasting', ?2, 1, '[]', ?3, ?4)
-		ON CONFLICT (key) DO UPDATE SET
-			state = excluded.state, origin = excluded.origin, epoch = epoch + 1, codecs = excluded.codecs,
-			started = CASE WHEN state <> 'finished' AND lease_until > ?3 THEN started ELSE ?3 END,
-			lease_until = excluded.lease_until
-		WHERE state <> 'broadcasting' OR lease_until <= ?3 OR origin = excluded.origin
-		RETURNING epoch`,
-		key.String(), node, now.UnixNano(), now.Add(ttl).UnixNano()).Scan(&lease.Epoch)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = cluster.ErrStreamInUse
+	found, err := r.exec(ctx, `UPDATE nodes SET drain = ?, deadline = ? WHERE id = ?`, o.Drain, deadline, id)
+	if err == nil && !found {
+		err = cluster.ErrNoNode
 	}
-	if err != nil {
-		return cluster.Lease{}, fmt.Errorf("claim stream %q: %w", key, err)
-	}
-	return lease, nil
+	return wrap(err, "order to node %q", id)
 }
 
-// Renew implements cluster.Registry.
-func (r *Registry) Renew(ctx context.Context, l cluster.Lease, info cluster.StreamInfo, ttl time.Duration) error {
-	if err := cluster.CheckRenew(l, info, ttl); err != nil {
+// claim is one statement, so that of several claims exactly one sees the row as it was.
+const claim = `
+	INSERT INTO streams (key, backup, state, origin, session, epoch, codecs, started)
+	VALUES (?1, ?2, 'broadcasting', ?3, ?4, 1, '[]', ?5)
+	ON CONFLICT (key, backup) DO UPDATE SET
+		state = excluded.state, origin = excluded.origin, session = excluded.session, epoch = epoch + 1, codecs = excluded.codecs,
+		started = CASE WHEN state = 'interrupted' THEN started ELSE excluded.started END
+	WHERE state <> 'broadcasting' OR session = excluded.session
+		OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = streams.origin AND n.session = streams.session AND n.fenced = 0)
+	RETURNING epoch`
+
+// fence makes the session void that holds a stream, if its heartbeat is old.
+const fence = `
+	UPDATE nodes SET fenced = 1 WHERE fenced = 0 AND heartbeat <= ?3
+		AND (id, session) IN (SELECT origin, session FROM streams WHERE key = ?1 AND backup = ?2 AND state = 'broadcasting')`
+
+// Claim implements cluster.Registry. Its statements need no transaction: a session that is void stays void.
+func (r *Registry) Claim(ctx context.Context, l cluster.Lease) (cluster.Lease, error) {
+	if err := cluster.CheckClaim(l); err != nil {
+		return cluster.Lease{}, err
+	}
+	key, now := l.Key.String(), r.now()
+	take := func() error {
+		return r.write.QueryRowContext(ctx, claim, key, l.Backup, l.Node, l.Session, now.UnixNano()).Scan(&l.Epoch)
+	}
+	err := take()
+	if errors.Is(err, sql.ErrNoRows) {
+		var fenced bool
+		if fenced, err = r.exec(ctx, fence, key, l.Backup, now.Add(-cluster.SessionTTL).UnixNano()); err == nil && fenced {
+			err = take()
+		} else if err == nil {
+			err = sql.ErrNoRows
+		}
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return cluster.Lease{}, r.inUse(ctx, l)
+	}
+	if err != nil {
+		return cluster.Lease{}, fmt.Errorf("claim stream %q: %w", l.Key, err)
+	}
+	return l, nil
+}
+
+// inUse says who holds a stream; nobody any more is no news, as the next claim tells.
+func (r *Registry) inUse(ctx context.Context, l cluster.Lease) error {
+	e := &cluster.InUse{Key: l.Key}
+	var heartbeat int64
+	err := r.read.QueryRowContext(ctx, `
+		SELECT s.origin, n.heartbeat FROM streams s JOIN nodes n ON n.id = s.origin AND n.session = s.session
+		WHERE s.key = ? AND s.backup = ?`, l.Key.String(), l.Backup).Scan(&e.Origin, &heartbeat)
+	switch {
+	case err == nil:
+		e.Until = time.Unix(0, heartbeat).Add(cluster.SessionTTL)
+	case !errors.Is(err, sql.ErrNoRows):
+		return fmt.Errorf("claim stream %q: %w", l.Key, err)
+	}
+	return e
+}
+
+// Resume implements cluster.Registry.
+func (r *Registry) Resume(ctx context.Context, l cluster.Lease, session int64) (cluster.Lease, error) {
+	next := l
+	next.Session, next.Epoch = session, l.Epoch+1
+	resumed, err := r.exec(ctx, `UPDATE streams SET session = ?1, epoch = ?2
+		WHERE key = ?3 AND backup = ?4 AND origin = ?5 AND state <> 'finished'
+			AND (session = ?6 AND epoch = ?7 OR session = ?1 AND epoch = ?2)`,
+		next.Session, next.Epoch, l.Key.String(), l.Backup, l.Node, l.Session, l.Epoch)
+	if err == nil && !resumed {
+		err = cluster.ErrLeaseLost
+	}
+	if err != nil {
+		return cluster.Lease{}, fmt.Errorf("resume stream %q, epoch %d: %w", l.Key, l.Epoch, err)
+	}
+	return next, nil
+}
+
+// Report implements cluster.Registry.
+func (r *Registry) Report(ctx context.Context, l cluster.Lease, info cluster.StreamInfo) error {
+	if err := cluster.CheckReport(l, info); err != nil {
 		return err
 	}
 	codecs, err := json.Marshal(info.Codecs)
 	if err != nil {
-		return fmt.Errorf("renew stream %q: %w", l.Key, err)
+		return fmt.Errorf("report stream %q: %w", l.Key, err)
 	}
-	return r.change(ctx, "renew", l, `state = ?, codecs = ?, lease_until = ?`,
-		string(info.State), string(codecs), r.now().Add(ttl).UnixNano())
+	return r.change(ctx, "report", l, `state = ?, codecs = ?`, string(info.State), string(codecs))
 }
 
 // Release implements cluster.Registry.
 func (r *Registry) Release(ctx context.Context, l cluster.Lease) error {
-	return r.change(ctx, "release", l, `state = 'finished', lease_until = ?`, r.now().UnixNano())
+	return r.change(ctx, "release", l, `state = 'finished'`)
 }
 
 // change sets columns of a stream whose lease is held.
 func (r *Registry) change(ctx context.Context, verb string, l cluster.Lease, set string, args ...any) error {
-	res, err := r.write.ExecContext(ctx,
-		`UPDATE streams SET `+set+` WHERE key = ? AND epoch = ? AND origin = ? AND state <> 'finished'`,
-		append(args, l.Key.String(), l.Epoch, l.Node)...)
-	var n int64
-	if err == nil {
-		n, err = res.RowsAffected()
-	}
-	if err == nil && n == 0 {
+	held, err := r.exec(ctx,
+		`UPDATE streams SET `+set+` WHERE key = ? AND backup = ? AND epoch = ? AND origin = ? AND session = ? AND state <> 'finished'`,
+		append(args, l.Key.String(), l.Backup, l.Epoch, l.Node, l.Session)...)
+	if err == nil && !held {
 		err = cluster.ErrLeaseLost
 	}
 	return wrap(err, "%s stream %q, epoch %d", verb, l.Key, l.Epoch)
 }
 
-// columns of a stream, as scanStream reads them. A lease that ran out reads as finished.
-const columns = `key, CASE WHEN lease_until > ? THEN state ELSE 'finished' END, origin, epoch, codecs, started, lease_until`
+// exec reports whether a statement has changed anything.
+func (r *Registry) exec(ctx context.Context, text string, args ...any) (changed bool, err error) {
+	res, err := r.write.ExecContext(ctx, text, args...)
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n > 0, err
+}
+
+// columns of a stream, as scanStream reads them.
+const columns = `key, backup, state, origin, session, epoch, codecs, started`
 
 func scanStream(row *sql.Rows) (s cluster.Stream, err error) {
 	var key string
 	var codecs []byte
-	var started, until int64
-	if err = row.Scan(&key, &s.State, &s.Origin, &s.Epoch, &codecs, &started, &until); err != nil {
+	var started int64
+	if err = row.Scan(&key, &s.Backup, &s.State, &s.Origin, &s.Session, &s.Epoch, &codecs, &started); err != nil {
 		return s, err
 	}
-	s.Started, s.LeaseUntil = time.Unix(0, started), time.Unix(0, until)
+	s.Started = time.Unix(0, started)
 	if s.Key, err = media.ParseKey(key); err != nil {
 		return s, err
 	}
@@ -182,17 +287,18 @@ func (r *Registry) Lookup(ctx context.Context, keys ...media.Key) ([]cluster.Str
 	}
 	// One parameter for all keys: a list of parameters has a limit.
 	list, err := query(ctx, r.read, scanStream,
-		`SELECT `+columns+` FROM streams WHERE key IN (SELECT value FROM json_each(?))`, r.now().UnixNano(), string(in))
+		`SELECT `+columns+` FROM streams WHERE key IN (SELECT value FROM json_each(?))`, string(in))
 	return list, wrap(err, "look up %d streams", len(keys))
 }
 
 // Streams implements cluster.Registry.
 func (r *Registry) Streams(ctx context.Context) ([]cluster.Stream, error) {
-	now := r.now().UnixNano()
-	list, err := query(ctx, r.read, scanStream,
-		`SELECT `+columns+` FROM streams WHERE lease_until > ? AND state <> 'finished' ORDER BY key`, now, now)
+	list, err := query(ctx, r.read, scanStream, `SELECT `+columns+` FROM streams WHERE state <> 'finished' ORDER BY key, backup`)
 	return list, wrap(err, "list streams")
 }
+
+// Now implements cluster.Registry: the machine's clock.
+func (r *Registry) Now() time.Time { return r.now() }
 
 // query reads all rows.
 func query[T any](ctx context.Context, db *sql.DB, scan func(*sql.Rows) (T, error), text string, args ...any) ([]T, error) {

@@ -102,11 +102,11 @@ func (c *nodesCmd) Run(p *process, top *cli) (err error) {
 	if err != nil {
 		return fmt.Errorf("read nodes: %w", err)
 	}
-	rows := nodeRows(nodes, time.Now())
+	rows := nodeRows(nodes, reg.Now())
 	if c.JSON {
 		return printJSON(p.out, rows)
 	}
-	return printNodes(p.out, rows, time.Now())
+	return printNodes(p.out, rows, reg.Now())
 }
 
 func nodeRows(nodes []cluster.Node, now time.Time) []nodeRow {
@@ -143,6 +143,7 @@ type streamRow struct {
 	App     string   `json:"app"`
 	ID      string   `json:"id"`
 	State   string   `json:"state"`
+	Backup  bool     `json:"backup,omitempty"` // this is the backup publisher's
 	Origin  string   `json:"origin"`
 	Epoch   int64    `json:"epoch"`
 	Edges   []string `json:"edges"` // nodes other than the origin that have it
@@ -167,19 +168,17 @@ func (c *streamsCmd) Run(p *process, top *cli) (err error) {
 	if err != nil {
 		return fmt.Errorf("read nodes: %w", err)
 	}
-	rows := streamRows(streams, nodes, time.Now())
+	rows := streamRows(streams, cluster.View{Nodes: nodes, At: reg.Now()})
 	if c.JSON {
 		return printJSON(p.out, rows)
 	}
 	return printStreams(p.out, rows)
 }
 
-func streamRows(streams []cluster.Stream, nodes []cluster.Node, now time.Time) []streamRow {
+// streamRows lists streams as they truly are: one whose origin is dead has ended.
+func streamRows(streams []cluster.Stream, view cluster.View) []streamRow {
 	edges, viewers := map[media.Key][]string{}, map[media.Key]int{}
-	for _, n := range nodes {
-		if !n.Alive(now) {
-			continue
-		}
+	for _, n := range view.Alive() {
 		for _, s := range n.Serving {
 			viewers[s.Stream] += s.Viewers
 			edges[s.Stream] = append(edges[s.Stream], n.ID)
@@ -187,8 +186,12 @@ func streamRows(streams []cluster.Stream, nodes []cluster.Node, now time.Time) [
 	}
 	rows := []streamRow{}
 	for _, s := range streams {
+		state := view.State(s)
+		if state == cluster.Finished {
+			continue
+		}
 		others := slices.DeleteFunc(edges[s.Key], func(id string) bool { return id == s.Origin })
-		rows = append(rows, streamRow{App: s.Key.App, ID: s.Key.ID, State: string(s.State), Origin: s.Origin, Epoch: s.Epoch,
+		rows = append(rows, streamRow{App: s.Key.App, ID: s.Key.ID, State: string(state), Backup: s.Backup, Origin: s.Origin, Epoch: s.Epoch,
 			Edges: append([]string{}, others...), Viewers: viewers[s.Key], Codecs: append([]string{}, s.Codecs...)})
 	}
 	return rows
@@ -198,6 +201,9 @@ func printStreams(w io.Writer, rows []streamRow) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "STREAM\tSTATE\tORIGIN\tEPOCH\tEDGES\tVIEWERS\tCODECS")
 	for _, s := range rows {
+		if s.Backup {
+			s.State += " (backup)"
+		}
 		fmt.Fprintf(t, "%s/%s\t%s\t%s\t%d\t%s\t%d\t%s\n", s.App, s.ID, s.State, s.Origin, s.Epoch,
 			cmp.Or(strings.Join(s.Edges, ","), "-"), s.Viewers, strings.Join(s.Codecs, ","))
 	}

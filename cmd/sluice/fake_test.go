@@ -64,10 +64,10 @@ func fakeNode(ctx context.Context, flags map[string]string) error {
 		return err
 	}
 	describe := func() cluster.Node {
-		return cluster.Node{ID: flags["id"], Role: cluster.Role(flags["role"]), State: cluster.Ready, PID: os.Getpid(),
+		return cluster.Node{Role: cluster.Role(flags["role"]), State: cluster.Ready, PID: os.Getpid(),
 			HTTP: l.Addr().String(), Started: time.Now()}
 	}
-	return cluster.NewPresence(reg, 100*time.Millisecond, describe, newLog(os.Stderr, config.Log{})).Run(ctx)
+	return cluster.NewMember(reg, flags["id"], describe, newLog(os.Stderr, config.Log{})).Run(ctx)
 }
 
 func fakeGateway(ctx context.Context, flags map[string]string) error {

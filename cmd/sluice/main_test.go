@@ -115,19 +115,22 @@ func store(t *testing.T) string {
 	defer reg.Close()
 	key := media.Key{App: "live", ID: "stream1"}
 	for _, n := range []cluster.Node{
-		{ID: "origin-1", Role: cluster.Origin, State: cluster.Ready, PID: 11, Host: "h", HTTP: "127.0.0.1:1", Media: "192.0.2.1:2", Version: "v1",
+		{ID: "origin-1", Session: 1, Role: cluster.Origin, State: cluster.Ready, PID: 11, Host: "h", HTTP: "127.0.0.1:1", Media: "192.0.2.1:2", Version: "v1",
 			CPU: 0.25, Memory: 0.5, Serving: []cluster.Serving{{Stream: key, Viewers: 1}}},
-		{ID: "edge-1", Role: cluster.Edge, State: cluster.Draining, PID: 12, Serving: []cluster.Serving{{Stream: key, Viewers: 2}}},
+		{ID: "edge-1", Session: 2, Role: cluster.Edge, State: cluster.Draining, PID: 12, Serving: []cluster.Serving{{Stream: key, Viewers: 2}}},
 	} {
-		if err := reg.Heartbeat(t.Context(), n); err != nil {
+		if err := reg.Join(t.Context(), n); err != nil {
 			t.Fatal(err)
 		}
 	}
-	l, err := reg.Claim(t.Context(), key, "origin-1", time.Minute)
+	l, err := reg.Claim(t.Context(), cluster.Lease{Key: key, Node: "origin-1", Session: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := reg.Renew(t.Context(), l, cluster.StreamInfo{State: cluster.Broadcasting, Codecs: []string{media.H264, media.Opus}}, time.Minute); err != nil {
+	if err := reg.Report(t.Context(), l, cluster.StreamInfo{State: cluster.Broadcasting, Codecs: []string{media.H264, media.Opus}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reg.Claim(t.Context(), cluster.Lease{Key: media.Key{App: "live", ID: "zombie"}, Node: "gone", Session: 3}); err != nil {
 		t.Fatal(err)
 	}
 	return "--store=sqlite:" + path
@@ -190,7 +193,7 @@ func TestDeadNode(t *testing.T) {
 	if got := printed(t, nodeRows(nil, now)); got != "[]\n" {
 		t.Errorf("no nodes are %q", got)
 	}
-	if got := printed(t, streamRows(nil, nil, now)); got != "[]\n" {
+	if got := printed(t, streamRows(nil, cluster.View{})); got != "[]\n" {
 		t.Errorf("no streams are %q", got)
 	}
 }

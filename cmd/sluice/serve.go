@@ -79,7 +79,7 @@ func (c *gatewayCmd) Run(p *process) (err error) {
 	}
 	defer func() { err = errors.Join(err, reg.Close()) }()
 	log := newLog(p.err, c.Log)
-	directory := cluster.NewDirectory(reg, log)
+	directory := cluster.NewDirectory(reg, 0, log)
 	g := gateway.New(gateway.Config{
 		PublishListen: c.Publish, PlayListen: c.Play, RedirectListen: c.Redirect,
 		CertFile: c.Certificate, KeyFile: c.Key, TrustedProxies: trusted, HealthInterval: c.HealthInterval, Region: c.Region,

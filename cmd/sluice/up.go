@@ -123,7 +123,7 @@ func (u *up) openRegistry() (err error) {
 	}
 	nodes, err := u.reg.Nodes(ctx)
 	for _, n := range nodes {
-		err = errors.Join(err, u.reg.RemoveNode(ctx, n.ID))
+		err = errors.Join(err, u.reg.Leave(ctx, n.ID, n.Session))
 	}
 	if err != nil {
 		return errors.Join(err, u.reg.Close())
@@ -283,7 +283,7 @@ func (u *up) lacks(ctx context.Context, c *child, pid int, others bool) string {
 	switch {
 	case i < 0:
 		return "has not registered"
-	case nodes[i].State != cluster.Ready || !nodes[i].Alive(time.Now()):
+	case nodes[i].State != cluster.Ready || !nodes[i].Alive(u.reg.Now()):
 		return "is " + string(nodes[i].State)
 	}
 	return ""

@@ -117,7 +117,7 @@ func (c *Cluster) openGateway() {
 	c.t.Helper()
 	c.cert = certificate(c.t)
 	registry := c.store.Open()
-	directory := cluster.NewDirectory(registry, c.options.Log)
+	directory := cluster.NewDirectory(registry, 0, c.options.Log)
 	c.gateway = gateway.New(gateway.Config{
 		PublishListen: "127.0.0.1:0", PlayListen: "127.0.0.1:0", StopTimeout: 500 * time.Millisecond,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &c.cert, nil },

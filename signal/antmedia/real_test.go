@@ -37,11 +37,13 @@ func node(t *testing.T) (url string, reg cluster.Registry) {
 	}
 	run(endpoint.Run)
 	registry := memory.NewStore(time.Now).Open()
-	directory := cluster.NewDirectory(registry, quiet())
+	directory := cluster.NewDirectory(registry, 0, quiet())
 	run(directory.Run)
+	member := cluster.NewMember(registry, "n1", func() cluster.Node { return cluster.Node{} }, quiet())
+	run(member.Run)
 	hub := stream.NewHub(stream.Config{Log: quiet(), Silence: 300 * time.Millisecond, Own: func(ctx context.Context, key keys.Key, _ func()) (stream.Holding, error) {
-		lease, err := registry.Claim(ctx, key, "n1", time.Minute)
-		return holding{registry, lease}, err
+		held, err := member.Acquire(ctx, key, false, func(error) {})
+		return holding{held}, err
 	}})
 	run(hub.Run)
 	_, url = serve(t, nil, func(c *Config) {
@@ -57,13 +59,10 @@ func node(t *testing.T) (url string, reg cluster.Registry) {
 	return url, registry
 }
 
-type holding struct {
-	reg   cluster.Registry
-	lease cluster.Lease
-}
+type holding struct{ held *cluster.Held }
 
 func (holding) Report(bool, []string) {}
-func (h holding) Release()            { _ = h.reg.Release(context.Background(), h.lease) }
+func (h holding) Release()            { h.held.Release(context.Background()) }
 
 // browser is a client with one peer connection, as the SDK would be.
 type browser struct {

@@ -70,16 +70,16 @@ func (s *story) check(t *testing.T, want ...string) {
 	}
 }
 
-func TestPresence(t *testing.T) {
+func TestMember(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.NewStore(time.Now)
 		reg, look, log := store.Open(), store.Open(), &story{}
 		var mu sync.Mutex
 		state := cluster.Ready
-		p := cluster.NewPresence(reg, 0, func() cluster.Node {
+		p := cluster.NewMember(reg, "a", func() cluster.Node {
 			mu.Lock()
 			defer mu.Unlock()
-			return cluster.Node{ID: "a", State: state}
+			return cluster.Node{State: state}
 		}, log.log())
 		stop := start(t, p.Run)
 		defer stop()
@@ -128,35 +128,35 @@ func TestPresence(t *testing.T) {
 	})
 }
 
-func TestPresenceStopsWithoutRegistry(t *testing.T) {
+func TestMemberStopsWithoutRegistry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg, log := memory.NewStore(time.Now).Open(), &story{}
 		reg.Cut(true)
-		stop := start(t, cluster.NewPresence(reg, time.Second, func() cluster.Node { return cluster.Node{ID: "a"} }, log.log()).Run)
+		stop := start(t, cluster.NewMember(reg, "a", func() cluster.Node { return cluster.Node{} }, log.log()).Run)
 		pass(3 * time.Second)
 		stop()
-		log.check(t, "registry can't be reached", "row stays", "outage=3s")
+		log.check(t, "registry can't be reached", "outage=3s", "row stays")
 	})
 }
 
 // A registry that swallows calls is no worse than one that refuses them.
-func TestPresenceHungRegistry(t *testing.T) {
+func TestMemberHungRegistry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &story{}
 		hung := hangs{memory.NewStore(time.Now).Open()}
-		stop := start(t, cluster.NewPresence(hung, time.Second, func() cluster.Node { return cluster.Node{ID: "a"} }, log.log()).Run)
+		stop := start(t, cluster.NewMember(hung, "a", func() cluster.Node { return cluster.Node{} }, log.log()).Run)
 		pass(5 * time.Second)
 		begin := time.Now()
 		stop()
 		if took := time.Since(begin); took > 3*time.Second {
 			t.Errorf("stop took %v", took)
 		}
-		log.check(t, "deadline exceeded", "row stays", "still away")
+		log.check(t, "deadline exceeded", "still away", "row stays")
 	})
 }
 
 // hangs is a registry that never answers.
 type hangs struct{ *memory.Registry }
 
-func (hangs) Heartbeat(ctx context.Context, _ cluster.Node) error { <-ctx.Done(); return ctx.Err() }
-func (hangs) RemoveNode(ctx context.Context, _ string) error      { <-ctx.Done(); return ctx.Err() }
+func (hangs) Join(ctx context.Context, _ cluster.Node) error     { <-ctx.Done(); return ctx.Err() }
+func (hangs) Leave(ctx context.Context, _ string, _ int64) error { <-ctx.Done(); return ctx.Err() }
