@@ -203,10 +203,26 @@ describe('pages', { timeout: 240_000 }, () => {
     }
   });
 
-  test('an edge is killed', async () => {
+  test('an edge is killed', async (t) => {
     const out = await publish('survivor');
     const inn = await player('survivor');
     await shows(inn, 30);
+    await inn.evaluate(() => { // the longest time between two pictures on the screen
+      let last = performance.now();
+      const known = new WeakSet();
+      window.longest = 0;
+      setInterval(() => {
+        for (const v of [...document.querySelectorAll('video')].filter((x) => !known.has(x))) {
+          known.add(v);
+          const shown = (now) => {
+            window.longest = Math.max(window.longest, now - last);
+            last = now;
+            v.requestVideoFrameCallback(shown);
+          };
+          v.requestVideoFrameCallback(shown);
+        }
+      }, 20);
+    });
     const nodes = JSON.parse(await cluster.sluice('nodes', '--json'));
     await until('an edge with a viewer', async () => {
       const list = JSON.parse(await cluster.sluice('nodes', '--json'));
@@ -220,6 +236,9 @@ describe('pages', { timeout: 240_000 }, () => {
     await until('the player has noticed', async () => (await state(inn)) === 'reconnecting', { within: 12_000 });
     await inState(inn, 'live');
     await shows(inn, 30);
+    const gap = await inn.evaluate(() => window.longest);
+    t.diagnostic(`no picture for ${gap.toFixed(0)} ms`);
+    assert.ok(gap > 300 && gap < 4000, `no picture for ${gap.toFixed(0)} ms`); // 2.5 s where the machine has nothing else to do: make chaos
     await out.context().close();
     await inn.context().close();
   });

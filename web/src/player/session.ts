@@ -2,12 +2,14 @@
 import { Link } from '../wire/link.js';
 import { Problem } from '../wire/problem.js';
 import { withStereo } from '../wire/sdp.js';
-import { figuresOf, sampleOf, StallDetector, type Entry, type Figures, type Sample } from '../wire/stats.js';
+import { figuresOf, sampleOf, StallDetector, type Entry, type Figures, type Sample, type StallLimits } from '../wire/stats.js';
 import type { WatchSession } from './watcher.js';
 
-/** Media that stays away this long ends a session: before the first picture, and after it (ms). */
-const FIRST_MEDIA_LIMIT = 8000;
-const STALL_LIMIT = 3000;
+/**
+ * Media that stays away (ms): for how long before the first picture, and after it. A node that died is found by asking for the session; while the
+ * path is good it is the publisher that is missing, whom the server waits for. Not all viewers of a stream ask in the same moment.
+ */
+const stallLimits = (): StallLimits => ({ first: 8000, ask: 500 + 500 * Math.random(), over: 3000, quiet: 12_000 });
 const POLL_EVERY = 500;
 /** Figures are shown every so many polls: numbers that change faster can't be read. */
 const FIGURES_EVERY = 2;
@@ -71,7 +73,7 @@ class PlaySession implements WatchSession {
   readonly ended: Promise<Problem>;
   readonly moving: Promise<void>;
   private readonly timer: ReturnType<typeof setInterval>;
-  private readonly stall = new StallDetector();
+  private readonly stall = new StallDetector(stallLimits());
   private prev: Sample | undefined;
   private polls = 0;
   private polled = 0; // bytes
@@ -119,8 +121,9 @@ class PlaySession implements WatchSession {
     const entries: Entry[] = [];
     (await this.pc.getStats()).forEach((e: Entry) => entries.push(e));
     const now = sampleOf(entries, performance.now());
-    const still = this.stall.feed(now.bytes);
-    if (still >= (now.bytes > 0 ? STALL_LIMIT : FIRST_MEDIA_LIMIT)) this.over(new Problem('no_media', 'no media arrives'));
+    const stall = this.stall.feed(now);
+    if (stall === 'over') this.over(new Problem('no_media', 'no media arrives'));
+    else if (stall === 'ask') void this.link.ask();
     // Sound alone never makes a frame, and a paused element or a hidden page shows none.
     if (!this.playing && this.polled > 0 && this.polled < now.bytes) this.begin();
     this.polled = now.bytes;

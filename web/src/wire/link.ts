@@ -80,6 +80,15 @@ export class Link {
     else o.signal.addEventListener('abort', () => void this.close(), { once: true, signal: this.stop.signal });
   }
 
+  /** Asks whether the server still has the session, and ends this half of it when it has not. */
+  async ask(): Promise<void> {
+    try {
+      await this.resource?.present(this.stop.signal);
+    } catch (err) {
+      if (asProblem(err).code === 'no_session') this.lost(asProblem(err));
+    }
+  }
+
   /** Ends the session on both sides; resolves when the server knows. May be called again. */
   close(): Promise<void> {
     this.leaving ??= this.leave();

@@ -54,6 +54,12 @@ export class Resource {
     return res.text();
   }
 
+  /** Asks whether the server still has the session. Throws a Problem: no_session says that it has not. */
+  async present(signal: AbortSignal): Promise<void> {
+    const res = await request(this.url, { method: 'GET', headers: bearer(this.token) }, signal);
+    if (!res.ok) throw await problemOf(res);
+  }
+
   /** Ends the session. keepalive lets the request outlive the page; a failure is left to the server's time-outs. */
   async remove(): Promise<void> {
     try {

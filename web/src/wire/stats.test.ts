@@ -41,13 +41,30 @@ test('a publisher reads its loss from the receiver reports', () => {
   assert.deepEqual([f.lossPercent, f.fps, f.limitedBy], [5, 25, 'bandwidth']);
 });
 
-test('a stall is as long as the counter stands still', () => {
+const limits = { first: 8000, ask: 700, over: 3000, quiet: 12_000 };
+
+/** Feeds counters at moments; what the detector said of each. */
+function stalls(...steps: [at: number, bytes: number, answers: number][]): string[] {
   let now = 0;
-  const d = new StallDetector(() => now);
-  assert.equal(d.feed(10), 0);
-  now = 2500;
-  assert.equal(d.feed(10), 2500);
-  assert.equal(d.feed(11), 0);
-  now = 6000;
-  assert.equal(d.feed(11), 3500);
+  const d = new StallDetector(limits, () => now);
+  return steps.map(([at, bytes, answers]) => {
+    now = at;
+    return d.feed({ bytes, answers });
+  });
+}
+
+test('media that stops makes the player ask for its session, and give it up after a while', () => {
+  assert.deepEqual(stalls([0, 10, 1], [500, 10, 1], [1000, 10, 1], [1500, 10, 1], [2500, 10, 1], [3000, 10, 1]), ['none', 'none', 'ask', 'none', 'none', 'over']);
+});
+
+test('media that comes again begins a new stall', () => {
+  assert.deepEqual(stalls([0, 10, 1], [2500, 10, 1], [3100, 11, 1], [6000, 11, 1], [6100, 11, 1]), ['none', 'ask', 'none', 'ask', 'over']);
+});
+
+test('while the path answers the server is waited for, and asked now and then', () => {
+  assert.deepEqual(stalls([0, 10, 1], [1000, 10, 1], [3500, 10, 2], [4000, 10, 2], [11_000, 10, 5], [12_000, 10, 5]), ['none', 'ask', 'none', 'ask', 'ask', 'over']);
+});
+
+test('before any media there is nothing to ask for', () => {
+  assert.deepEqual(stalls([0, 0, 0], [5000, 0, 2], [8000, 0, 3]), ['none', 'none', 'over']);
 });

@@ -25,6 +25,7 @@ export interface Sample {
   bufferDelay: number; // s, summed over frames
   bufferCount: number;
   frames: number;
+  answers: number; // to the checks of the path
 }
 
 /** getStats() entries, with the members that differ by type. */
@@ -40,7 +41,7 @@ const text = (e: Entry | undefined, key: string): string => {
 };
 
 export function sampleOf(entries: readonly Entry[], time: number): Sample {
-  const s: Sample = { time, bytes: 0, packets: 0, lost: 0, bufferDelay: 0, bufferCount: 0, frames: 0 };
+  const s: Sample = { time, bytes: 0, packets: 0, lost: 0, bufferDelay: 0, bufferCount: 0, frames: 0, answers: 0 };
   for (const e of entries) {
     if (e.type === 'inbound-rtp') {
       s.bytes += num(e, 'bytesReceived');
@@ -57,6 +58,8 @@ export function sampleOf(entries: readonly Entry[], time: number): Sample {
       if (e['kind'] === 'video') s.frames += num(e, 'framesEncoded');
     } else if (e.type === 'remote-inbound-rtp') {
       s.lost += Math.max(0, num(e, 'packetsLost'));
+    } else if (e.type === 'candidate-pair') {
+      s.answers += num(e, 'responsesReceived');
     }
   }
   return s;
@@ -96,20 +99,41 @@ function roundTrip(entries: readonly Entry[]): number | undefined {
   return typeof rtt === 'number' ? rtt * 1000 : undefined;
 }
 
-/** Tells when media has stopped: no new byte for `limit` milliseconds. */
+/** What to do about media that has stopped. */
+export type Stall = 'none' | 'ask' | 'over';
+
+export interface StallLimits {
+  first: number; // before any media came
+  ask: number; // after that, the server is asked whether it still has the session
+  over: number; // the session is given up
+  quiet: number; // the same while the path is known to be good: then it is the publisher that is missing
+}
+
+/** Tells when media has stopped, and whose fault it may be. All times in milliseconds. */
 export class StallDetector {
   private bytes = -1;
+  private answers = 0;
   private since = 0;
+  private asked = 0;
 
-  constructor(private readonly now: () => number = () => performance.now()) {}
+  constructor(
+    private readonly limits: StallLimits,
+    private readonly now: () => number = () => performance.now(),
+  ) {}
 
-  /** Takes the byte counter; returns for how many milliseconds it has stood still. */
-  feed(bytes: number): number {
+  feed(s: Pick<Sample, 'bytes' | 'answers'>): Stall {
     const t = this.now();
-    if (bytes !== this.bytes) {
-      this.bytes = bytes;
-      this.since = t;
+    if (s.bytes !== this.bytes) {
+      this.bytes = s.bytes;
+      this.answers = s.answers;
+      this.since = this.asked = t;
     }
-    return t - this.since;
+    const still = t - this.since;
+    if (s.bytes === 0) return still >= this.limits.first ? 'over' : 'none';
+    if (still >= (s.answers > this.answers ? this.limits.quiet : this.limits.over)) return 'over';
+    // The first question comes soon; a server that said yes is asked again after some time.
+    if (still < this.limits.ask || (this.asked !== this.since && t - this.asked < this.limits.over)) return 'none';
+    this.asked = t;
+    return 'ask';
   }
 }
