@@ -87,7 +87,7 @@ func missing() string {
 // command runs a program that ends by itself, with input on its standard input.
 func command(ctx context.Context, input string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Stdin = strings.NewReader(input)
+	cmd.Dir, cmd.Stdin = "/", strings.NewReader(input) // whatever sluice.yaml is here, it is not for these clusters
 	out, err := cmd.Output()
 	var failed *exec.ExitError
 	if errors.As(err, &failed) {

@@ -39,7 +39,7 @@ func (p *process) start(binary string) error {
 	}
 	defer log.Close() // the process has its own handle
 	cmd := exec.Command("ip", append([]string{"netns", "exec", p.host.namespace, binary}, p.args...)...)
-	cmd.Env = []string{} // no settings from there
+	cmd.Env, cmd.Dir = []string{}, "/" // no settings from there
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	began := make(chan error, 1)

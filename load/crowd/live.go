@@ -18,7 +18,7 @@ import (
 // Return says how publishers and viewers notice that their session is lost, and come back by the address they came by.
 type Return struct {
 	Notice time.Duration // a publisher whose server says nothing for so long tries again, at once
-	Stall  time.Duration // a viewer without media for so long asks by HTTP whether its session is there, as our player does, and leaves it when it is not
+	Stall  time.Duration // a viewer without media for so long, and up to half as much more, asks by HTTP whether its session is there, as our player does, and leaves it when it is not
 	Soon   time.Duration // a viewer comes back at a random moment within
 	Pause  time.Duration // before another attempt, of either
 }
@@ -118,7 +118,7 @@ func (c *crowd) watchOver(v *viewer) {
 	if c.cfg.Return == nil {
 		return
 	}
-	v.stall = c.cfg.Return.Stall
+	v.stall = c.cfg.Return.Stall + rand.N(c.cfg.Return.Stall/2) // not all in the same moment
 	v.stalled = func(v *viewer) { c.goodbyes.Go(func() { c.ask(v) }) }
 }
 
