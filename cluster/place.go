@@ -20,7 +20,7 @@ const (
 	// concentrate is how far above the mean of its region a node may be and still get the viewers of the
 	// streams that it has, as a share of what the mean leaves free. More: fewer edges for each stream, so less
 	// relaying. Less: a more even load.
-	concentrate = 0.25
+	concentrate = 0.15
 	// loadStep: for a stream that no node has, loads that differ by less are equal, so that
 	// gateways with views of different age choose the same node.
 	loadStep = 0.05
@@ -32,6 +32,8 @@ const (
 	unitFactor = 1.5
 	unitLeast  = 0.0002
 	unitMost   = 0.004
+	// newStream is what a stream costs that a node did not have, in sessions: it takes it from one node and gives it to another.
+	newStream = 4
 	// lag is how far a row's Load is behind its sessions: it is a mean over LoadOver.
 	lag = LoadOver / 2
 	// fewSpots: of so many or fewer all are compared. Of more, two that are drawn: the better of two spreads the load
@@ -191,15 +193,16 @@ func (p *Placer) clock() time.Time { return p.at.Add(p.now().Sub(p.read)) }
 
 // count adds a session to a node as this gateway sees it.
 func (p *Placer) count(s *spot, key media.Key) {
-	s.load += p.unit
-	s.home.load += p.unit
+	cost := p.unit
+	if key != (media.Key{}) {
+		if list := p.site(key).list(s, p); list != nil && !slices.Contains(*list, s) {
+			*list = append(*list, s)
+			cost *= 1 + newStream
+		}
+	}
+	s.load += cost
+	s.home.load += cost
 	s.sessions++
-	if key == (media.Key{}) {
-		return
-	}
-	if list := p.site(key).list(s, p); list != nil && !slices.Contains(*list, s) {
-		*list = append(*list, s)
-	}
 }
 
 func (p *Placer) site(key media.Key) *site {
