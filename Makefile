@@ -20,7 +20,7 @@ WEB_MODULES := web/node_modules/.package-lock.json
 WEB_BUILT   := web/dist/.built
 E2E_MODULES := e2e/node_modules/.package-lock.json
 
-.PHONY: help deps deps-test build web up test test-short test-web arch e2e e2e-long lint fuzz bench bench-micro chaos docs clean
+.PHONY: help deps deps-test build web up test test-short test-web arch e2e e2e-long lint fuzz bench bench-micro simulate chaos docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -105,6 +105,10 @@ bench-micro: web ## the Go benchmarks: of the send loop, sealing, batches; PKG=.
 chaos: build ## break a cluster in network namespaces and measure what people notice; needs root; CHAOS="--quick" takes minutes, not an hour
 	@go build -trimpath -o bin/chaos ./e2e/chaos
 	@bin/chaos $(CHAOS)
+
+simulate: ## a thousand edges and a million viewers in virtual time, half a minute; ARGS="--case budget", ARGS=--help
+	@go build -o bin/simulate ./cmd/simulate
+	@bin/simulate $(ARGS)
 
 docs: ## write again what is made from the code: docs/errors.md
 	go test -count=1 -run 'TestErrorsPage' . -update

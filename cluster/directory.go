@@ -21,8 +21,8 @@ const (
 	// A query that takes longer counts as failed.
 	refreshWithin = time.Second
 	lookupWithin  = 2 * time.Second
-	// lookupPause is the least time between the starts of two queries of look-ups: however many ask.
-	lookupPause = 50 * time.Millisecond
+	// LookupPause is the least time between the starts of two queries of look-ups: however many ask.
+	LookupPause = 50 * time.Millisecond
 	// feedAgain is the pause before a feed of changes that broke is opened again.
 	feedAgain = time.Second
 )
@@ -84,7 +84,7 @@ func (d *Directory) Run(ctx context.Context) error {
 		d.out.end()
 	}()
 	begin := time.Now()
-	tick := time.NewTicker(pollStep)
+	tick := time.NewTicker(PollStep)
 	defer tick.Stop()
 	var nodesDue time.Time
 	for {
@@ -196,7 +196,7 @@ func (d *Directory) answerLookups(ctx context.Context) {
 		if b == nil { // its question went out with the batch before
 			continue
 		}
-		pause := time.After(lookupPause)
+		pause := time.After(LookupPause)
 		b.found, b.err = d.lookup(ctx, keys(b.keys))
 		close(b.done)
 		select {

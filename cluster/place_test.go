@@ -158,8 +158,8 @@ func TestPlaceBurst(t *testing.T) {
 		least, most     int // nodes that get some
 		share           float64
 	}{
-		{"a small stream has one edge", 100, 1, nil, 50, 1, 1, 1},
-		{"for all gateways", 100, 3, nil, 60, 1, 2, 1},
+		{"a small stream has one edge", 100, 1, nil, 30, 1, 1, 1},
+		{"for all gateways", 100, 3, nil, 60, 1, 3, 1},
 		{"more viewers have more edges", 100, 1, nil, 400, 3, 20, 0.5},
 		{"a flash crowd has many, and gateways don't run to the same ones", 100, 4, []edit{cpu(0.4), serves(key2(0), 1000)}, 4500, 8, 60, 0.25},
 		{"it has all when it must", 20, 4, []edit{cpu(0.6), serves(key2(0), 1200)}, 9000, 18, 20, 0.1},

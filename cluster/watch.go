@@ -10,8 +10,8 @@ import (
 const (
 	// A stream that flows is looked at every flowingEvery, in the rhythm of all others.
 	flowingEvery = 2 * time.Second
-	// pollStep is how often a stream is looked for that was lost, or is waited for, in the first seconds.
-	pollStep = 100 * time.Millisecond
+	// PollStep is how often a stream is looked for that was lost, or is waited for, in the first seconds.
+	PollStep = 100 * time.Millisecond
 	// suspectFor is how long a lost stream is looked for that is well by the registry.
 	suspectFor = 30 * time.Second
 )
@@ -87,22 +87,30 @@ func (d *Directory) changed(c Change) {
 	}
 }
 
-// period is how often a stream is looked at.
-func (s *watched) period(now time.Time) time.Duration {
-	switch age := now.Sub(s.since); {
-	case s.since.IsZero():
+// PollEvery is how often a stream is looked at that has been looked for so long; 0: it flows.
+func PollEvery(lookedFor time.Duration) time.Duration {
+	switch {
+	case lookedFor <= 0:
 		return flowingEvery
-	case age < 5*time.Second:
-		return pollStep
-	case age < 30*time.Second:
-		return 3 * pollStep
+	case lookedFor < 5*time.Second:
+		return PollStep
+	case lookedFor < 30*time.Second:
+		return 3 * PollStep
 	}
 	return time.Second
 }
 
+// period is how often this one is.
+func (s *watched) period(now time.Time) time.Duration {
+	if s.since.IsZero() {
+		return PollEvery(0)
+	}
+	return PollEvery(max(1, now.Sub(s.since)))
+}
+
 // offline reports that the stream did not flow when it was looked at a moment ago.
 func (s *watched) offline(now time.Time) bool {
-	return s.suspect == 0 && !s.since.IsZero() && !s.read.IsZero() && now.Sub(s.read) < s.period(now)+pollStep
+	return s.suspect == 0 && !s.since.IsZero() && !s.read.IsZero() && now.Sub(s.read) < s.period(now)+PollStep
 }
 
 // next is the first time after now in a rhythm that all share: so that one query asks for all.
