@@ -36,8 +36,9 @@ type child struct {
 	logFrom int64 // where the present life begins in the log; Run's goroutine
 
 	mu     sync.Mutex
-	pid    int // 0: it does not run
-	deaths int // in a row, without sound life between
+	pid    int  // 0: it does not run
+	deaths int  // in a row, without sound life between
+	leaves bool // an operator has ordered it to go: its end is no death
 	last   string
 }
 
@@ -59,6 +60,11 @@ func (c *child) Run(ctx context.Context) error {
 		began := time.Now()
 		died := c.once(ctx)
 		if ctx.Err() != nil {
+			return nil
+		}
+		if died == errEnded && c.leaving() {
+			c.say("%s was drained and has left", c.name)
+			<-ctx.Done()
 			return nil
 		}
 		if time.Since(began) > sound {
@@ -97,9 +103,25 @@ func (c *child) once(ctx context.Context) error {
 	err = cmd.Wait()
 	c.set(0)
 	if err == nil {
-		err = errors.New("it ended by itself")
+		err = errEnded
 	}
 	return err
+}
+
+// errEnded: a process ended without an error.
+var errEnded = errors.New("it ended by itself")
+
+// leave says whether an operator wants the process to go.
+func (c *child) leave(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leaves = on
+}
+
+func (c *child) leaving() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leaves
 }
 
 func (c *child) set(pid int) {

@@ -50,6 +50,7 @@ type cli struct {
 	Load    loadCmd    `cmd:"" help:"Load a server with publishers and viewers, measure what they see, find how many it carries."`
 	Nodes   nodesCmd   `cmd:"" help:"List the nodes of a cluster."`
 	Streams streamsCmd `cmd:"" help:"List the streams of a cluster."`
+	Drain   drainCmd   `cmd:"" help:"Let a node go: its clients move to others, and it ends."`
 	Check   checkCmd   `cmd:"" help:"Find every mistake in a configuration file and the environment."`
 	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
 }

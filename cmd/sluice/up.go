@@ -174,6 +174,7 @@ func (u *up) parts() []lifecycle.Part {
 		{Name: "origins", Run: all(origins)},
 		{Name: "edges", Run: all(edges)},
 		{Name: "gateway", Run: all([]*child{u.gateway})},
+		{Name: "orders", Run: u.orders},
 		{Name: "cluster", Run: u.picture},
 	}
 }
@@ -222,6 +223,30 @@ func (u *up) picture(ctx context.Context) error {
 	<-ctx.Done()
 	u.say("stopping (Ctrl-C again ends it at once)")
 	return nil
+}
+
+// orders looks for nodes that were ordered to go (sluice drain), which are not started again.
+func (u *up) orders(ctx context.Context) error {
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		ask, cancel := context.WithTimeout(ctx, askWithin)
+		nodes, err := u.reg.Nodes(ask)
+		cancel()
+		if err != nil {
+			continue // the nodes' logs tell of it
+		}
+		for _, c := range u.nodes {
+			if i := slices.IndexFunc(nodes, func(n cluster.Node) bool { return n.ID == c.name }); i >= 0 {
+				c.leave(nodes[i].Order.Drain)
+			}
+		}
+	}
 }
 
 func (u *up) app() string {
