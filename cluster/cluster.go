@@ -104,6 +104,7 @@ type StreamState string
 const (
 	Broadcasting StreamState = "broadcasting" // media flows
 	Interrupted  StreamState = "interrupted"  // the publisher is silent; anyone may take over
+	Leaving      StreamState = "leaving"      // media flows, but the node is about to go: anyone may take over
 	Finished     StreamState = "finished"     // released
 )
 
@@ -117,7 +118,7 @@ type Stream struct {
 	Session int64     // of the origin; the stream is held while the origin's row has this session and is not fenced
 	Epoch   int64     // grows with every Claim and Resume, never goes back
 	Codecs  []string  // as last reported; empty from a Claim to the first Report
-	Started time.Time // of this broadcast: of the Claim, unless that took over an Interrupted stream
+	Started time.Time // of this broadcast: of the Claim, unless that took over an Interrupted or Leaving stream
 }
 
 // Lease is the right of a node's session to publish a stream, until it is lost or released.
@@ -131,7 +132,7 @@ type Lease struct {
 
 // StreamInfo is what the holder of a lease reports.
 type StreamInfo struct {
-	State  StreamState // Broadcasting or Interrupted
+	State  StreamState // Broadcasting, Interrupted or Leaving
 	Codecs []string    // names as in media.Codec, video first
 }
 
@@ -174,7 +175,7 @@ type Registry interface {
 	Order(ctx context.Context, id string, o Order) error
 
 	// Claim takes the stream l.Key (its backup's row if l.Backup) for l.Node under l.Session, with an epoch higher than any
-	// before; l.Epoch is not looked at. It succeeds when the stream has no row, is Interrupted or Finished, is
+	// before; l.Epoch is not looked at. It succeeds when the stream has no row, is Interrupted, Leaving or Finished, is
 	// l.Session's already, or when the holder's session is void: the holder's row is gone, has another session, or is
 	// fenced. A session whose heartbeat is SessionTTL old (by the registry's clock) or older is fenced first, by
 	// one compare-and-swap: id, session and heartbeat as they were read, not fenced. If that fails the holder lives. Else: an *InUse.

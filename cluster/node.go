@@ -92,8 +92,8 @@ func CheckClaim(l Lease) error {
 
 // CheckReport refuses what no Registry may write as a report.
 func CheckReport(l Lease, info StreamInfo) error {
-	if info.State != Broadcasting && info.State != Interrupted {
-		return fmt.Errorf("report stream %q: state %q is neither %q nor %q", l.Key, info.State, Broadcasting, Interrupted)
+	if info.State != Broadcasting && info.State != Interrupted && info.State != Leaving {
+		return fmt.Errorf("report stream %q: state %q is none of %q, %q and %q", l.Key, info.State, Broadcasting, Interrupted, Leaving)
 	}
 	return nil
 }

@@ -36,10 +36,13 @@ func (v View) Node(id string) (Node, bool) {
 }
 
 // State is the true state of a stream: what its row says, but Finished when the session that holds it is void
-// or the node is dead.
+// or the node is dead, and Broadcasting while it is Leaving.
 func (v View) State(s Stream) StreamState {
 	if n, ok := v.Node(s.Origin); !ok || n.Session != s.Session || !n.Alive(v.At) {
 		return Finished
+	}
+	if s.State == Leaving {
+		return Broadcasting
 	}
 	return s.State
 }

@@ -97,6 +97,7 @@ type fixture struct {
 
 var (
 	broadcasting = cluster.StreamInfo{State: cluster.Broadcasting, Codecs: []string{media.H264, media.Opus}}
+	leaving      = cluster.StreamInfo{State: cluster.Leaving, Codecs: []string{media.H264, media.Opus}}
 	interrupted  = cluster.StreamInfo{State: cluster.Interrupted, Codecs: []string{media.H264, media.Opus}}
 )
 

@@ -71,6 +71,7 @@ func whoMayClaim(t *testing.T, f *fixture) {
 			f.clock.Advance(time.Hour)
 			ok(t, f.beat(t, l.Node))
 		}, "b", true},
+		{"anyone when the node is about to go, although media flows", func(l cluster.Lease) { ok(t, f.Report(f.ctx, l, leaving)) }, "b", false},
 		{"anyone when the node has left", func(l cluster.Lease) { ok(t, f.Leave(f.ctx, l.Node, l.Session)) }, "b", false},
 		{"anyone when another session has replaced it", func(l cluster.Lease) { f.join(t, l.Node) }, "b", false},
 		{"anyone when the session was fenced for another stream", func(l cluster.Lease) {

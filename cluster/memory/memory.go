@@ -225,7 +225,7 @@ func (r *Registry) Claim(ctx context.Context, l cluster.Lease) (cluster.Lease, e
 				return
 			}
 			started := r.store.now()
-			if now.State == cluster.Interrupted {
+			if now.State == cluster.Interrupted || now.State == cluster.Leaving {
 				started = now.Started
 			}
 			l.Epoch = now.Epoch + 1

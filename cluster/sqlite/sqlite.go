@@ -150,7 +150,7 @@ const claim = `
 	VALUES (?1, ?2, 'broadcasting', ?3, ?4, 1, '[]', ?5)
 	ON CONFLICT (key, backup) DO UPDATE SET
 		state = excluded.state, origin = excluded.origin, session = excluded.session, epoch = epoch + 1, codecs = excluded.codecs,
-		started = CASE WHEN state = 'interrupted' THEN started ELSE excluded.started END
+		started = CASE WHEN state IN ('interrupted', 'leaving') THEN started ELSE excluded.started END
 	WHERE state <> 'broadcasting' OR session = excluded.session
 		OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = streams.origin AND n.session = streams.session AND n.fenced = 0)
 	RETURNING epoch`
