@@ -63,7 +63,11 @@ func (n *Node) drain(ctx context.Context) error {
 	var d *draining
 	for {
 		now := time.Now()
-		switch w := signal; {
+		since := now
+		if d != nil {
+			since = d.began
+		}
+		switch w := signal.sooner(n.order(now, since)).sooner(n.noticed(since)); {
 		case w == nil && d != nil:
 			d.cancel()
 			d = nil
@@ -205,4 +209,49 @@ func (q *quota) due(at, over time.Duration, waiting int) int {
 	}
 	q.done += due
 	return due
+}
+
+// order is what an operator wants of this node; a drain under way began at since.
+func (n *Node) order(now, since time.Time) *wish {
+	row, ok := n.directory.View().Node(n.cfg.ID)
+	if !ok || !row.Order.Drain || row.Started.Sub(n.started).Abs() > time.Millisecond { // the row is that of a process before
+		return nil
+	}
+	w := &wish{why: "an operator ordered it", deadline: since.Add(n.cfg.DrainDeadline)}
+	if at := row.Order.Deadline; !at.IsZero() {
+		w.deadline = now.Add(at.Sub(n.deps.Registry.Now()))
+	}
+	return w
+}
+
+// noticed is what the cloud has announced.
+func (n *Node) noticed(since time.Time) *wish {
+	if n.notices == nil {
+		return nil
+	}
+	notice := n.notices.Notice()
+	if notice == nil {
+		return nil
+	}
+	w := &wish{why: "the cloud announced: " + notice.Kind, deadline: notice.Deadline, stays: notice.Stays,
+		empty: func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, acknowledgeWithin)
+			defer cancel()
+			return n.notices.Acknowledge(ctx, notice)
+		}}
+	if notice.Deadline.IsZero() {
+		w.deadline = since.Add(n.cfg.DrainDeadline)
+	}
+	return w
+}
+
+// acknowledgeWithin bounds the last word to the cloud.
+const acknowledgeWithin = 5 * time.Second
+
+func (n *Node) watchNotices(ctx context.Context) error {
+	if n.notices == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return n.notices.Run(ctx)
 }

@@ -1,7 +1,7 @@
 // Package node is one process of the cluster that carries media: it puts the ways in, the hub and the ways out
 // together as its role says, tells the registry about itself, and answers HTTP.
 //
-// Imports: cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/auth, internal/clientip,
+// Imports: cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/auth, internal/clientip, internal/cloudnotice,
 // internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/turn, internal/usage, media, relay, rtc, signal, signal/antmedia,
 // signal/whep, signal/whip, stream, web.
 package node
@@ -25,6 +25,7 @@ import (
 	inrelay "sluice/ingest/relay"
 	"sluice/internal/auth"
 	"sluice/internal/clientip"
+	"sluice/internal/cloudnotice"
 	"sluice/internal/config"
 	"sluice/internal/lifecycle"
 	"sluice/internal/turn"
@@ -56,6 +57,7 @@ func roles() map[cluster.Role]ways {
 type Deps struct {
 	Registry  cluster.Registry
 	Authorize auth.Hook // nil: auth.AllowAll
+	Metadata  string    // where the cloud's service for its machines is; "": where Azure has it
 	Version   string
 	Log       *slog.Logger // nil: slog.Default()
 }
@@ -77,6 +79,7 @@ type Node struct {
 	relayIn   *inrelay.Relay
 	directory *cluster.Directory
 	member    *cluster.Member
+	notices   *cloudnotice.Watcher // nil: nobody announces anything
 	resources []*signal.Resource
 	sockets   *antmedia.Handler
 	http      *http.Server
@@ -128,6 +131,9 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	n.relayIn = inrelay.New(inrelay.Config{Hub: n.hub, Identity: n.identity, Node: n.cfg.ID, Lookup: n.lookup, Grace: cfg.Publish.Grace,
 		Region: cfg.Region, Addr: n.relayAddr, Below: n.relayOut.Below, Rerouted: n.relayOut.Rerouted, Log: n.log})
 	n.load = n.newLoad()
+	if cfg.CloudNotice == "azure" {
+		n.notices = cloudnotice.New(cloudnotice.Config{Service: deps.Metadata, Log: n.log})
+	}
 	n.http = n.server(clientip.New(trusted))
 	for _, r := range n.resources {
 		n.http.RegisterOnShutdown(r.Hush)
@@ -245,6 +251,7 @@ func (n *Node) Run(ctx context.Context) error {
 		lifecycle.Part{Name: "relay in", Run: n.relayIn.Run},
 		lifecycle.Part{Name: "sessions", Run: stopped(stream.ErrClosing)},
 		lifecycle.Part{Name: "http", Run: n.serve},
+		lifecycle.Part{Name: "cloud notices", Run: n.watchNotices},
 		lifecycle.Part{Name: "drain", Run: n.drain},
 	)
 }

@@ -42,15 +42,21 @@ func (n *Node) own(ctx context.Context, key media.Key, lost func()) (stream.Hold
 	if err != nil {
 		return nil, err
 	}
-	return right{held}, nil
+	return right{held, n.draining.Load}, nil
 }
 
 // right is a lease as the hub sees it.
-type right struct{ held *cluster.Held }
+type right struct {
+	held     *cluster.Held
+	draining func() bool
+}
 
 func (r right) Report(flowing bool, codecs []string) {
 	state := cluster.Interrupted
-	if flowing {
+	switch {
+	case flowing && r.draining():
+		state = cluster.Leaving // a publisher who moves finds his stream free
+	case flowing:
 		state = cluster.Broadcasting
 	}
 	r.held.Report(cluster.StreamInfo{State: state, Codecs: codecs})
