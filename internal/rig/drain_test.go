@@ -2,6 +2,7 @@ package rig
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,5 +69,35 @@ func TestDrainOfAnEdge(t *testing.T) {
 	}
 	if f["gap_p95"] > 500 {
 		t.Errorf("the gap's p95 is %.0f ms", f["gap_p95"])
+	}
+}
+
+// TestRollingUpgrade: every node of a cluster is replaced, one by one, while people publish and watch.
+func TestRollingUpgrade(t *testing.T) {
+	const viewers = 30
+	c := Start(t, Options{Origins: 2, Configure: patient})
+	took := map[string]time.Duration{}
+	r := c.audience(viewers, func() {
+		for _, id := range []string{"origin-1", "edge-1", "origin-2", "edge-2"} {
+			role := cluster.Origin
+			if strings.HasPrefix(id, "edge") {
+				role = cluster.Edge
+			}
+			c.Run(role, id+"-new")
+			began := time.Now()
+			c.Drain(id, 15*time.Second)
+			took[id] = time.Since(began).Round(10 * time.Millisecond)
+		}
+	})
+	t.Logf("the drains took %v", took)
+	f := r.Figures
+	if f["up"] != 100 || f["ended"] != 0 || f["returned"] != 0 || f["failed"] != 0 {
+		t.Errorf("%g %% are up, %g ended, %g came back", f["up"], f["ended"], f["returned"])
+	}
+	if f["gap_max"] > 1000 {
+		t.Errorf("somebody saw nothing for %.0f ms", f["gap_max"])
+	}
+	if f["moved"] < viewers+1 {
+		t.Errorf("only %g sessions moved, of %d viewers and a publisher", f["moved"], viewers)
 	}
 }

@@ -1,7 +1,7 @@
 // Package rig runs a cluster inside a test: origins, edges and a gateway with real sockets and a registry in memory,
 // publishers and viewers that come in by the gateway, and verbs for what can go wrong.
 //
-// Imports: cluster, cluster/memory, gateway, internal/config, internal/impair, load, media, node.
+// Imports: cluster, cluster/memory, gateway, internal/config, internal/impair, internal/lifecycle, load, media, node.
 package rig
 
 import (
@@ -27,6 +27,7 @@ import (
 	"sluice/cluster/memory"
 	"sluice/gateway"
 	"sluice/internal/config"
+	"sluice/internal/lifecycle"
 	"sluice/media"
 	"sluice/node"
 )
@@ -175,6 +176,27 @@ func (c *Cluster) Kill(id string) {
 func (c *Cluster) Stop(id string) {
 	c.t.Helper()
 	c.finish(id, c.member(id))
+}
+
+// Drain ends a node as sluice drain does: by an order in the registry. It returns when the node is gone.
+func (c *Cluster) Drain(id string, within time.Duration) {
+	c.t.Helper()
+	m := c.member(id)
+	if err := m.registry.Order(c.t.Context(), id, cluster.Order{Drain: true, Deadline: m.registry.Now().Add(within)}); err != nil {
+		c.t.Fatal(err)
+	}
+	select {
+	case err := <-m.done:
+		if !errors.Is(err, lifecycle.ErrDone) {
+			c.t.Errorf("%s was drained and ended with %v", id, err)
+		}
+	case <-time.After(within + 10*time.Second):
+		c.t.Fatalf("%s does not end", id)
+	}
+	c.mu.Lock()
+	delete(c.nodes, id)
+	c.mu.Unlock()
+	m.cancel()
 }
 
 // CutOff takes the registry away from a node; Rejoin gives it back.
