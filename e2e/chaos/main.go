@@ -33,14 +33,17 @@ func main() {
 
 // cli is the command line.
 type cli struct {
-	Only   []string `help:"Which scenarios: ${scenarios}." default:"${scenarios}" enum:"${scenarios}"`
-	Quick  bool     `help:"Fewer rounds, and 30 s where the long form takes 10 minutes."`
-	Store  string   `help:"The registry: ${stores}." default:"sqlite" enum:"${stores}"`
-	Loss   float64  `help:"Share of all UDP that the clients lose on the way in, 0 to 1." default:"0"`
-	Rate   int      `help:"What the clients' cable carries, Mbit/s; 0: all that the machine can." default:"0"`
-	Sluice string   `help:"Our binary." default:"bin/sluice" placeholder:"FILE"`
-	Out    string   `help:"Folder for the JSON file, and the logs of scenarios that miss a figure." default:"chaos-results" placeholder:"DIR"`
-	Inside int      `hidden:"" help:"The process that has made the namespaces; this one is in that of the clients."`
+	Only     []string `help:"Which scenarios: ${scenarios}." default:"${scenarios}" enum:"${scenarios}"`
+	Quick    bool     `help:"Fewer rounds, and 30 s where the long form takes 10 minutes."`
+	Store    string   `help:"The registry: ${stores}." default:"sqlite" enum:"${stores}"`
+	Loss     float64  `help:"Share of all UDP that the clients lose on the way in, 0 to 1." default:"0"`
+	Rate     int      `help:"What the clients' cable carries, Mbit/s; 0: all that the machine can." default:"0"`
+	FerretDB string   `name:"ferretdb" help:"The server behind --store=mongo." default:"bin/ferretdb" placeholder:"FILE"`
+	Sluice   string   `help:"Our binary." default:"bin/sluice" placeholder:"FILE"`
+	Out      string   `help:"Folder for the JSON file, and the logs of scenarios that miss a figure." default:"chaos-results" placeholder:"DIR"`
+	Inside   int      `hidden:"" help:"The process that has made the namespaces; this one is in that of the clients."`
+	Wire     string   `hidden:"" help:"Be the proxy before FerretDB, at this address."`
+	To       string   `hidden:"" help:"Its socket."`
 }
 
 // run is main without the process around it; it returns the exit code.
@@ -62,9 +65,12 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		fmt.Fprintf(errs, "chaos: %v (see: chaos --help)\n", err)
 		return 2
 	}
-	if c.Inside != 0 {
+	switch {
+	case c.Wire != "":
+		err = wire(ctx, c.Wire, c.To)
+	case c.Inside != 0:
 		err = c.inside(ctx, out, errs)
-	} else {
+	default:
 		err = c.outside(ctx, args, out, errs)
 	}
 	var inner *exec.ExitError
@@ -179,11 +185,15 @@ func (c *cli) scenario(ctx context.Context, s scenario, n *network, binary strin
 			return skipped(why)
 		}
 	}
+	registry, err := c.registry(n)
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "sluice-chaos-")
 	if err != nil {
 		return err
 	}
-	w := &world{binary: binary, dir: dir, net: n, store: newStore(c.Store, binary, n), quick: c.Quick, loss: c.Loss, setup: s.setup}
+	w := &world{binary: binary, dir: dir, net: n, store: registry, quick: c.Quick, loss: c.Loss, setup: s.setup}
 	rows := len(r.Rows)
 	defer func() {
 		var skip skipped
@@ -199,6 +209,18 @@ func (c *cli) scenario(ctx context.Context, s scenario, n *network, binary strin
 		return fmt.Errorf("start the cluster: %w", err)
 	}
 	return s.run(ctx, w, r)
+}
+
+func (c *cli) registry(n *network) (store, error) {
+	if c.Store == "sqlite" {
+		return &sqliteStore{}, nil
+	}
+	binary, err := filepath.Abs(c.FerretDB)
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	return &mongoStore{binary: binary, self: self, host: n.hosts["registry"]}, err
 }
 
 // skipped says why a scenario makes no sense here.

@@ -19,10 +19,11 @@ import (
 
 // process is one of the cluster's, in its host's namespace.
 type process struct {
-	name string
-	host host
-	args []string
-	log  string // path
+	name    string
+	host    host
+	program string
+	args    []string
+	log     string // path
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -32,13 +33,13 @@ type process struct {
 }
 
 // start runs the program. The network namespace is entered by ip, which then becomes the program: they have one process number.
-func (p *process) start(binary string) error {
+func (p *process) start() error {
 	log, err := os.OpenFile(p.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close() // the process has its own handle
-	cmd := exec.Command("ip", append([]string{"netns", "exec", p.host.namespace, binary}, p.args...)...)
+	cmd := exec.Command("ip", append([]string{"netns", "exec", p.host.namespace, p.program}, p.args...)...)
 	cmd.Env, cmd.Dir = []string{}, "/" // no settings from there
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -76,7 +77,7 @@ func (p *process) signal(s syscall.Signal) error {
 
 // kill ends it without a word, and waits until it is gone.
 func (p *process) kill() error {
-	if p.cmd == nil {
+	if p == nil || p.cmd == nil {
 		return nil
 	}
 	err := p.signal(syscall.SIGKILL)
@@ -160,14 +161,14 @@ func get(ctx context.Context, h host, path string) error {
 }
 
 // serve is a node's command line.
-func serve(h host, role, store, dir string, more ...string) *process {
+func serve(binary string, h host, role, store, dir string, more ...string) *process {
 	at := h.address()
 	args := append([]string{"serve", "--role=" + role, "--id=" + h.name, "--store=" + store, "--http=" + at + ":5080", "--media=" + at + ":50000", "--relay=" + at + ":5000",
 		"--trusted-proxies=" + gateways.String(), "--limits-cpu=1", "--limits-memory=1", "--log-format=json"}, more...)
-	return &process{name: h.name, host: h, args: args, log: filepath.Join(dir, h.name+".log")}
+	return &process{name: h.name, host: h, program: binary, args: args, log: filepath.Join(dir, h.name+".log")}
 }
 
-func frontDoor(h host, store, dir string) *process {
-	return &process{name: h.name, host: h, log: filepath.Join(dir, h.name+".log"), args: []string{"gateway", "--store=" + store, "--publish=:443", "--play=:5443", "--redirect=",
+func frontDoor(binary string, h host, store, dir string) *process {
+	return &process{name: h.name, host: h, program: binary, log: filepath.Join(dir, h.name+".log"), args: []string{"gateway", "--store=" + store, "--publish=:443", "--play=:5443", "--redirect=",
 		"--certificate=" + filepath.Join(dir, certFile), "--key=" + filepath.Join(dir, keyFile), "--log-format=json"}}
 }

@@ -42,10 +42,6 @@ func scenarioNames() string {
 	return strings.Join(names, ",")
 }
 
-func storeNames() []string { return []string{"sqlite"} }
-
-func newStore(string, string, *network) store { return &sqliteStore{} }
-
 // rounds is how often the short ones are repeated, each on a node that has come back meanwhile.
 func (w *world) rounds() int {
 	if w.quick {

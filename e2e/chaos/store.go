@@ -20,6 +20,8 @@ type store interface {
 	networked() bool // it can be cut off from one host alone
 }
 
+func storeNames() []string { return []string{"sqlite", "mongo"} }
+
 // sqliteStore is a file that all namespaces share. It is taken away by another program's lock on all of it.
 type sqliteStore struct {
 	path string

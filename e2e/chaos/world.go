@@ -74,15 +74,15 @@ func (w *world) open(ctx context.Context) (err error) {
 	for name, h := range w.net.hosts {
 		switch h.net {
 		case origins:
-			w.processes[name] = serve(h, "origin", w.url, w.dir, s.nodeArgs...)
+			w.processes[name] = serve(w.binary, h, "origin", w.url, w.dir, s.nodeArgs...)
 		case edges:
-			w.processes[name] = serve(h, "edge", w.url, w.dir, s.nodeArgs...)
+			w.processes[name] = serve(w.binary, h, "edge", w.url, w.dir, s.nodeArgs...)
 		case gateways:
-			w.processes[name] = frontDoor(h, w.url, w.dir)
+			w.processes[name] = frontDoor(w.binary, h, w.url, w.dir)
 		default:
 			continue
 		}
-		if err := w.processes[name].start(w.binary); err != nil {
+		if err := w.processes[name].start(); err != nil {
 			return err
 		}
 	}
@@ -101,7 +101,7 @@ func (w *world) open(ctx context.Context) (err error) {
 func (w *world) populate(ctx context.Context) (err error) {
 	publish, play := w.doors("gateway-1")
 	w.live, err = crowd.Open(ctx, crowd.Config{Publish: publish, Play: play, Streams: w.setup.streams, Viewers: max(1, w.setup.viewers), Rate: 100, Connections: 64,
-		Bitrate: w.setup.bitrate, FPS: 30, GOP: 2 * time.Second, Audio: true, Roots: w.roots, Own: true, Return: returning(), Log: slog.New(slog.DiscardHandler)})
+		Bitrate: w.setup.bitrate, FPS: 30, GOP: 2 * time.Second, Audio: true, Roots: w.roots, Own: true, Follow: true, Return: returning(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -270,7 +270,7 @@ func (w *world) caughtUp(ctx context.Context) (time.Duration, error) {
 
 // restart starts a process again and waits until others know it.
 func (w *world) restart(ctx context.Context, name string) error {
-	if err := w.processes[name].start(w.binary); err != nil {
+	if err := w.processes[name].start(); err != nil {
 		return err
 	}
 	if err := w.ready(ctx, name); err != nil {
