@@ -95,6 +95,16 @@ func (b *Burst) grow(n int) {
 	b.mem = mem
 }
 
+// Clone copies a burst; the copy belongs to the caller, who may change it.
+func (b *Burst) Clone() *Burst {
+	c := NewBurstOf(b.Track, b.Timestamp, b.Size())
+	c.Captured, c.Arrived, c.Key = b.Captured, b.Arrived, b.Key
+	for i := range b.Packets {
+		c.Append(b.Packets[i].Seq, b.Packets[i].Marker, b.Packets[i].Payload)
+	}
+	return c
+}
+
 // Retain adds a reference and returns the burst.
 func (b *Burst) Retain() *Burst {
 	if b.refs.Add(1) <= 1 {

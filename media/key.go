@@ -35,6 +35,19 @@ func ParseKey(s string) (Key, error) {
 	return NewKey(app, id)
 }
 
+// backupSuffix is what no name has.
+const backupSuffix = "~backup"
+
+// Backup names what a stream's backup publisher sends, which is a stream of its own between nodes. NewKey and ParseKey refuse
+// the name, so that no user can ask for it.
+func (k Key) Backup() Key { return Key{App: k.App, ID: k.ID + backupSuffix} }
+
+// Main names the stream itself, and says whether k is that of its backup.
+func (k Key) Main() (main Key, backup bool) {
+	k.ID, backup = strings.CutSuffix(k.ID, backupSuffix)
+	return k, backup
+}
+
 // String returns "app/id".
 func (k Key) String() string { return k.App + "/" + k.ID }
 

@@ -115,3 +115,35 @@ func BenchmarkBurst(b *testing.B) {
 		f.Release()
 	}
 }
+
+// No user can name a backup, and each name says what it is.
+func TestBackupKeys(t *testing.T) {
+	key := Key{App: "live", ID: "s"}
+	if main, backup := key.Main(); main != key || backup {
+		t.Errorf("%v is %v, %v", key, main, backup)
+	}
+	b := key.Backup()
+	if main, backup := b.Main(); main != key || !backup {
+		t.Errorf("%v is %v, %v", b, main, backup)
+	}
+	if _, err := NewKey(b.App, b.ID); err == nil {
+		t.Errorf("%v is a name that users may have", b)
+	}
+}
+
+func TestClone(t *testing.T) {
+	b := NewBurst(1, 90)
+	b.Key, b.Captured, b.Arrived = true, 5, 6
+	b.Append(7, false, []byte{1, 2})
+	b.Append(8, true, []byte{3})
+	c := b.Clone()
+	c.Packets[0].Payload[0], c.Packets[0].Seq, c.Timestamp = 9, 70, 91
+	if b.Packets[0].Payload[0] != 1 || b.Packets[0].Seq != 7 || b.Timestamp != 90 {
+		t.Error("a copy shares memory")
+	}
+	if c.Track != 1 || !c.Key || c.Captured != 5 || c.Arrived != 6 || len(c.Packets) != 2 || !c.Packets[1].Marker || c.Size() != 3 {
+		t.Errorf("%+v", c)
+	}
+	b.Release()
+	c.Release()
+}

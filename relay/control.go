@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"strings"
 
 	"sluice/media"
 )
@@ -152,7 +153,7 @@ func ParseFrame(b []byte) (Frame, error) {
 	case typeHello:
 		f = Hello{Version: c.uvarint(math.MaxUint64), Node: c.text(maxName)}
 	case typeSubscribe:
-		key, err := media.ParseKey(c.text(2 * maxName))
+		key, err := parseKey(c.text(2 * maxName))
 		if err != nil {
 			return nil, fmt.Errorf("%w: subscribe: %w", ErrMalformed, err)
 		}
@@ -183,6 +184,17 @@ func ParseFrame(b []byte) (Frame, error) {
 		return nil, fmt.Errorf("%w: control frame of %d bytes", ErrMalformed, len(b))
 	}
 	return f, nil
+}
+
+// parseKey reads the name of a stream, or of its backup.
+func parseKey(s string) (media.Key, error) {
+	app, id, _ := strings.Cut(s, "/")
+	main, backup := media.Key{App: app, ID: id}.Main()
+	key, err := media.NewKey(main.App, main.ID)
+	if err == nil && backup {
+		key = key.Backup()
+	}
+	return key, err
 }
 
 func (c *cursor) subscribe(key media.Key) Subscribe {

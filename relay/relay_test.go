@@ -26,6 +26,7 @@ var frames = []struct {
 	{"subscribe", "0000000c" + "02" + "06" + "6c6976652f73" + "00" + "00" + "00" + "00", Subscribe{Key: media.Key{App: "live", ID: "s"}}},
 	{"subscribe in a tree", "00000015" + "02" + "06" + "6c6976652f73" + "026575" + "03613a31" + "03" + "02" + "016f" + "0170",
 		Subscribe{Key: media.Key{App: "live", ID: "s"}, Region: "eu", Addr: "a:1", Hops: 3, Avoid: []string{"o", "p"}}},
+	{"subscribe to a backup", "00000013" + "02" + "0d" + "6c6976652f737e6261636b7570" + "00" + "00" + "00" + "00", Subscribe{Key: media.Key{App: "live", ID: "s"}.Backup()}},
 	{"no tracks", "00000003" + "03" + "01" + "00", Tracks{Generation: 1}},
 	{"tracks", "00000020" + "03" + "02" + "02" + "02" + "0448323634" + "00015f90" + "0000" + "03613d31" + "01" + "046f707573" + "0000bb80" + "0002" + "00",
 		Tracks{Generation: 2, Tracks: []media.Track{
@@ -90,6 +91,8 @@ func TestBadControlFrames(t *testing.T) {
 		"a name that is too long":    Hello{Version: 1, Node: strings.Repeat("a", maxName+1)}.append(nil),
 		"subscribe to nothing":       {typeSubscribe, 0},
 		"subscribe with a bad name":  {typeSubscribe, 4, 'a', '/', '.', '.'},
+		"a backup of nothing":        append([]byte{typeSubscribe, 10}, "a/~backup"...),
+		"a backup of a backup":       append([]byte{typeSubscribe, 17}, "a/s~backup~backup"...),
 		"too many tracks":            many.append(nil),
 		"half a track":               {typeTracks, 1, 1, byte(media.Video), 1, 'a', 0},
 		"a track of no kind":         Tracks{1, []media.Track{{Kind: 9, Codec: video.Codec}}}.append(nil),

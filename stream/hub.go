@@ -297,8 +297,9 @@ func (h *Hub) pull(ctx context.Context, key media.Key) error {
 type Info struct {
 	Key     media.Key
 	Tracks  []TrackInfo
-	Flowing bool // media arrived within the last Silence
-	Relayed bool // its publisher is on another node
+	Flowing bool      // media arrived within the last Silence
+	Last    time.Time // when media came last; without a publisher, when it went
+	Relayed bool      // its publisher is on another node
 	Viewers int
 	Relays  int // other nodes that take it from here
 	Started time.Time

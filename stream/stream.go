@@ -328,7 +328,7 @@ func (s *Stream) finish(reason error) {
 func (s *Stream) info() Info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := Info{Key: s.key, Started: s.started, Bytes: s.bytes, Flowing: s.flowsLocked()}
+	i := Info{Key: s.key, Started: s.started, Bytes: s.bytes, Flowing: s.flowsLocked(), Last: s.last}
 	if s.pub != nil {
 		i.Relayed = s.pub.options.Relayed
 	}

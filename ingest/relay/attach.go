@@ -39,7 +39,7 @@ func (s *session) take(ctx context.Context, avoid *[]string, spare *upstream) (*
 	if err != nil {
 		return nil, origin, err
 	}
-	if spare != nil && spare.root && spare.src.Node == origin.Node && spare.src.Epoch >= origin.Epoch {
+	if spare != nil && spare.root && spare.src.Node == origin.Node && spare.src.Key == origin.Key {
 		return nil, origin, errSame
 	}
 	at := origin
@@ -102,6 +102,10 @@ func (s *session) attach(ctx context.Context) error {
 	up, src, err := s.take(ctx, &avoid, nil)
 	s.found, s.src = src.Node != "", src
 	s.avoid(avoid...)
+	s.wantFeed = s.wantFeed || src.Backup
+	if err != nil && src.Backup {
+		return s.attachFeed(ctx)
+	}
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,7 @@ type lane struct {
 	pub  *stream.Publisher
 	held []*media.Burst // without pub: the picture since the last key frame
 	size int            // bytes of it
+	pace pace
 
 	mu      sync.Mutex
 	next    uint64 // the GOP whose turn it is

@@ -30,6 +30,8 @@ type Source struct {
 	Key   string // of the node's relay, as in the registry
 	Node  string // its id
 	Epoch int64  // of its lease on the stream
+	// Backup says that the stream has a backup publisher at this moment, whether or not the rest says anything.
+	Backup bool
 }
 
 // Config of a Relay.
@@ -41,6 +43,10 @@ type Config struct {
 	// Lookup asks the registry who publishes a stream at this moment; nobody: an error that wraps
 	// stream.ErrOffline. It is called once for each Pull, and again when the upstream was lost or is silent.
 	Lookup func(ctx context.Context, key media.Key) (Source, error)
+	// Watch calls fn, from any goroutine, when the stream has a publisher, now or later, and again for each new epoch of it; nil: nobody
+	// tells. Suspect says that it does not come from where the registry says.
+	Watch   func(key media.Key, fn func(Source)) (cancel func())
+	Suspect func(key media.Key)
 
 	// For the tree of each stream. Region is where this node is, Addr at which address it serves streams itself; nil, or "": it
 	// does not. Below says who takes a stream from here, and Rerouted hears that a stream comes another way: see Path.
@@ -87,6 +93,12 @@ type Relay struct {
 func New(cfg Config) *Relay {
 	cfg.Grace = cmp.Or(cfg.Grace, 10*time.Second)
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
+	if cfg.Watch == nil {
+		cfg.Watch = func(media.Key, func(Source)) func() { return func() {} }
+	}
+	if cfg.Suspect == nil {
+		cfg.Suspect = func(media.Key) {}
+	}
 	if cfg.Addr == nil {
 		cfg.Addr = func() string { return "" }
 	}

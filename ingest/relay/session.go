@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,7 +13,8 @@ import (
 	"sluice/stream"
 )
 
-// session is one stream for as long as it is wanted here, over changes of the node it comes from.
+// session is one stream for as long as it is wanted here, over changes of the node it comes from. What comes from there is on the hub,
+// or what the backup publisher sends.
 type session struct {
 	relay  *Relay
 	key    media.Key
@@ -24,56 +24,74 @@ type session struct {
 	ended  chan error    // the hub no longer takes it
 
 	// These belong to Pull, then to run.
-	up      *upstream            // whose media the hub gets
-	spare   *upstream            // that waits to take over; nil: none
-	moving  bool                 // the spare takes over as soon as it can
-	seeking bool                 // a spare is looked for
-	sought  chan finding         // what came of it
-	after   time.Time            // no spare is looked for before
-	found   bool                 // the last look-up named a node
-	src     Source               // which it was
-	shunned map[string]time.Time // nodes to avoid, until when
-	told    wire.Below           // what the upstream was told last,
-	toldAt  time.Time            // and when
+	up       *upstream            // whose media the hub gets; nil: the feed's
+	spare    *upstream            // that waits to take over; nil: none
+	moving   bool                 // the spare takes over as soon as it can
+	seeking  bool                 // a spare is looked for
+	sought   chan finding         // what came of it
+	after    time.Time            // no spare is looked for before
+	feed     *feed                // the backup publisher's stream; nil: none
+	wantFeed bool                 // there is one to be had
+	feeding  bool                 // it is asked for
+	fed      chan fed             // what came of it
+	feedAt   time.Time            // it is not asked for before
+	nudged   bool                 // a key frame was asked of who may have to take over
+	found    bool                 // the last look-up named a node
+	src      Source               // which it was
+	shunned  map[string]time.Time // nodes to avoid, until when
+	told     wire.Below           // what the upstream was told last,
+	toldAt   time.Time            // and when
 
-	ready chan struct{}            // the spare has a picture to begin with
-	epoch atomic.Int64             // of the origin that it came from last
-	route sync.Mutex               // before the locks of those who hear of it
-	path  atomic.Pointer[[]string] // by which nodes it comes
-	seen  atomic.Int64             // Arrived of the newest video burst that was given to the hub
+	ready  chan struct{}            // the spare has a picture to begin with
+	news   chan struct{}            // the registry has told
+	origin atomic.Pointer[Source]   // who publishes the stream, as told
+	backup atomic.Bool              // there is a backup publisher, as told since last asked
+	epoch  atomic.Int64             // of the origin that it came from last
+	route  sync.Mutex               // before the locks of those who hear of it
+	path   atomic.Pointer[[]string] // by which nodes it comes
+	seen   atomic.Int64             // Arrived of the newest video burst that was given to the hub
 }
 
-// finding is what came of the search for a spare.
+// finding is what came of the search for a spare, fed of that for the backup.
 type finding struct {
 	up    *upstream
 	avoid []string
 	err   error
 }
 
+type fed struct {
+	feed *feed
+	err  error
+}
+
 func newSession(r *Relay, key media.Key) *session {
-	s := &session{relay: r, key: key, ended: make(chan error, 1), done: make(chan struct{}), sought: make(chan finding, 1),
-		ready: make(chan struct{}, 1), shunned: map[string]time.Time{}}
+	s := &session{relay: r, key: key, ended: make(chan error, 1), done: make(chan struct{}), sought: make(chan finding, 1), fed: make(chan fed, 1),
+		ready: make(chan struct{}, 1), news: make(chan struct{}, 1), shunned: map[string]time.Time{}}
 	s.path.Store(new([]string))
+	s.origin.Store(new(Source))
 	return s
 }
 
 // use makes an upstream that publishes to the hub the session's.
 func (s *session) use(up *upstream) {
-	s.up = up
+	s.up, s.moving, s.nudged = up, false, false
 	s.told, s.toldAt = wire.Below{}, time.Time{}
 	s.epoch.Store(up.src.Epoch)
 	s.reroute(up)
 	s.relay.cfg.Log.Info("stream pulled", "stream", s.key, "from", up.src.Node, "addr", up.src.Addr, "epoch", up.src.Epoch, "path", up.way())
 }
 
-// reroute tells this node's children by which nodes the stream comes.
+// reroute tells this node's children by which nodes the stream comes; nil: by the backup publisher's.
 func (s *session) reroute(up *upstream) {
 	s.route.Lock()
 	defer s.route.Unlock()
-	if up.left.Load() {
-		return
+	var path []string
+	if up != nil {
+		if up.left.Load() {
+			return
+		}
+		path = up.way()
 	}
-	path := up.way()
 	s.path.Store(&path)
 	s.relay.cfg.Rerouted(s.key)
 }
@@ -82,25 +100,49 @@ func (s *session) reroute(up *upstream) {
 func (s *session) run() {
 	defer s.relay.exit(s)
 	defer s.finish()
+	defer s.relay.cfg.Watch(s.key, func(src Source) { s.origin.Store(&src); s.tell() })()
+	if _, backup := s.key.Main(); !backup {
+		defer s.relay.cfg.Watch(s.key.Backup(), func(Source) { s.backup.Store(true); s.tell() })()
+	}
 	var search search
 	for {
 		reason := s.watch()
-		if s.up.came.Load() || time.Since(s.up.began) > s.relay.cfg.Grace {
+		if s.up == nil || s.up.came.Load() || time.Since(s.up.began) > s.relay.cfg.Grace {
 			search = newSearch(s.relay.cfg.Grace)
 		}
+		fromBackup := s.up == nil
 		s.leave(reason)
-		if errors.Is(reason, errUnwanted) || errors.Is(reason, stream.ErrStopped) || s.ctx.Err() != nil {
+		switch {
+		case errors.Is(reason, errUnwanted) || s.ctx.Err() != nil:
+			return
+		case errors.Is(reason, stream.ErrStopped) && fromBackup:
+			search.over = time.Now() // one attempt: the other publisher may have come back
+		case errors.Is(reason, stream.ErrStopped):
 			return
 		}
 		s.relay.cfg.Log.Warn("upstream lost, looking for the stream", "stream", s.key, "reason", reason)
+		s.relay.cfg.Suspect(s.key)
 		if !s.find(&search) {
 			return
 		}
 	}
 }
 
-// leave ends the upstream. Unless the reason is ErrStopped, viewers stay for the hub's grace, and so do this node's children.
+// tell wakes the session; it is called from any goroutine.
+func (s *session) tell() {
+	select {
+	case s.news <- struct{}{}:
+	default:
+	}
+}
+
+// leave ends what the hub gets. Unless the reason is ErrStopped, viewers stay for the hub's grace, and so do this node's children.
 func (s *session) leave(reason error) {
+	if s.up == nil {
+		s.feed.close(reason)
+		s.feed = nil
+		return
+	}
 	if !s.up.root {
 		s.avoid(s.up.src.Node)
 	}
@@ -112,202 +154,152 @@ func (s *session) leave(reason error) {
 var (
 	errUnwanted = errors.New("the hub no longer takes the stream")
 	errBetter   = errors.New("another node has it")
+	errSilent   = errors.New("it has fallen silent")
 )
 
-// watch returns when the upstream must be left and there is no spare, and why.
+// watch returns when what the hub gets must be left and nothing can take over, and why.
 func (s *session) watch() error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		var spareDone, lost <-chan struct{}
+		var lost, asked, spareLost, feedLost <-chan struct{}
+		if s.up != nil {
+			asked = s.up.asked
+			if !s.seeking || s.feed != nil { // else what is found takes over
+				lost = s.up.done
+			}
+		}
 		if s.spare != nil {
-			spareDone = s.spare.done
+			spareLost = s.spare.done
 		}
-		if !s.seeking { // else what is found takes over
-			lost = s.up.done
+		if s.feed != nil {
+			feedLost = s.feed.done
 		}
+		var over error
 		select {
 		case <-s.ctx.Done():
 			return stream.ErrClosing
 		case why := <-s.ended:
 			return fmt.Errorf("%w: %w", errUnwanted, why)
 		case <-lost:
-			if s.spare == nil || errors.Is(s.up.err, stream.ErrStopped) {
-				return s.up.err
+			over = s.up.err
+		case <-feedLost:
+			if s.up == nil {
+				over = s.feed.err
+			} else {
+				s.dropFeed()
 			}
-			if err := s.swap(s.up.err); err != nil {
-				return err
-			}
-		case <-s.up.asked:
+		case <-asked:
 			s.relay.cfg.Log.Info("upstream asks to be left", "stream", s.key, "node", s.up.src.Node)
 			s.avoid(s.up.src.Node)
 			s.moving = true
 			s.seek()
 		case f := <-s.sought:
 			s.adopt(f)
-		case <-spareDone:
+		case f := <-s.fed:
+			s.adoptFeed(f)
+		case <-spareLost:
 			s.dropSpare()
+		case <-s.news:
+			s.learn()
 		case <-s.ready:
 		case now := <-tick.C:
 			s.look(now)
-		}
-		if s.spare != nil && (s.moving || s.up.quiet(time.Now())) && s.spare.primed() {
-			if err := s.swap(errBetter); err != nil {
-				return err
+			every := lookEvery
+			if s.feed != nil {
+				every = lookCloser
 			}
+			tick.Reset(every)
+		}
+		if err := s.settle(over); err != nil {
+			return err
 		}
 	}
 }
 
-const (
-	lookEvery = 100 * time.Millisecond
-	// quietFor: an upstream without media for so long is asked for a sign of life.
-	quietFor = 200 * time.Millisecond
-	// deadAfter: without one for so long it is given up, as soon as the stream comes from elsewhere. A long path gets two round trips.
-	deadAfter = 400 * time.Millisecond
-	// silence: without media for so long, the registry is asked whether another node has the stream, and again after seekEvery.
-	silence   = 2 * time.Second
-	seekEvery = 5 * time.Second
-	seekAgain = 300 * time.Millisecond // the same for an upstream that is dead
-	tellEvery = 5 * time.Second        // what is below is told at least so often
-)
-
-// look does what is due by time.
-func (s *session) look(now time.Time) {
-	if b := s.relay.cfg.Below(s.key); !sameBelow(b, s.told) || now.Sub(s.toldAt) > tellEvery {
-		s.told, s.toldAt = b, now
-		s.up.out.Put(b)
-	}
-	up := s.up
-	dead := up.dead(now)
+// settle changes over if that is due. over says why what the hub gets has ended; it is returned when nothing takes over.
+func (s *session) settle(over error) error {
+	now := time.Now()
 	switch {
-	case !up.quiet(now):
-		if s.spare != nil && !s.moving {
-			s.dropSpare() // false alarm
+	case s.up == nil:
+		if s.spare != nil && (over != nil || s.feed.late(now, lateAfter) && s.spare.silent(now) < lateAfter) {
+			return s.swap(cmpErr(over, errSilent))
 		}
-	case (dead || up.silent(now) > silence) && now.After(s.after):
-		s.after = now.Add(seekEvery)
-		if dead {
-			s.after = now.Add(seekAgain)
-		}
-		if !up.root {
-			s.avoid(up.src.Node)
-		}
-		s.seek()
+	case s.feed != nil && (over != nil || s.up.late(now, lateAfter)) && s.feed.flows(now):
+		return s.toFeed(over)
+	case s.spare == nil || errors.Is(over, stream.ErrStopped):
+	case over != nil, (s.moving || s.up.quiet(now)) && s.spare.primed():
+		return s.swap(cmpErr(over, errBetter))
 	}
-	if s.moving && s.spare == nil && now.After(s.after) {
-		s.after = now.Add(seekAgain)
-		s.seek()
-	}
+	return over
 }
 
-func sameBelow(a, b wire.Below) bool {
-	return a.Nodes == b.Nodes && a.Busy == b.Busy && slices.Equal(a.Regions, b.Regions)
-}
-
-// seek looks for the stream elsewhere while it still comes.
-func (s *session) seek() {
-	if s.seeking || s.spare != nil {
-		return
+// cmpErr is the first that is one.
+func cmpErr(a, b error) error {
+	if a != nil {
+		return a
 	}
-	avoid, up := s.avoided(), s.up
-	s.seeking = s.relay.start(func() {
-		ctx, cancel := context.WithTimeout(s.ctx, attachWithin)
-		defer cancel()
-		f := finding{avoid: avoid}
-		f.up, _, f.err = s.take(ctx, &f.avoid, up)
-		s.sought <- f // has room: there is one search at a time
-	})
+	return b
 }
 
-// adopt takes what a search for a spare found.
-func (s *session) adopt(f finding) {
-	s.seeking = false
-	s.avoid(f.avoid...)
-	if f.err != nil {
-		s.relay.cfg.Log.Debug("no other node has the stream", "stream", s.key, "err", f.err)
-		return
+// swap puts the spare in the place of what the hub gets. Viewers go on at a key frame; an error says that the hub does not take it.
+func (s *session) swap(why error) error {
+	old, oldFeed, up := s.up, s.feed, s.spare
+	s.spare = nil
+	was := "the backup publisher"
+	if old != nil {
+		was = old.src.Node
+		old.left.Store(true)
+	} else {
+		oldFeed.left.Store(true)
 	}
-	s.spare = f.up
-	s.spare.refresh()
+	if err := up.publish(s.ctx); err != nil {
+		up.close(err)
+		return fmt.Errorf("%w: %w", errUnwanted, err)
+	}
+	s.relay.cfg.Log.Info("stream comes from another node now", "stream", s.key, "was", was, "reason", why)
+	s.use(up)
+	if old != nil {
+		old.close(errUnwanted)
+	} else {
+		s.dropFeed() // and have it anew, to wait
+	}
+	return nil
 }
 
-// finish lets go of the spare, also of one that is still looked for.
+// toFeed makes the backup publisher's stream what the hub gets. The upstream, if it is still there, waits to come back.
+func (s *session) toFeed(over error) error {
+	up := s.up
+	up.left.Store(true)
+	if err := s.feed.publish(s.ctx); err != nil {
+		return fmt.Errorf("%w: %w", errUnwanted, err)
+	}
+	s.relay.cfg.Log.Warn("the backup publisher takes over", "stream", s.key, "was", up.src.Node, "reason", cmpErr(over, errSilent))
+	s.up, s.moving, s.nudged = nil, false, false
+	s.reroute(nil)
+	if over != nil {
+		up.close(errUnwanted)
+		return nil
+	}
+	up.retire()
+	if s.spare != nil {
+		s.dropSpare()
+	}
+	s.spare = up
+	return nil
+}
+
+// finish lets go of whatever waits, also of what is still looked for.
 func (s *session) finish() {
 	s.cancel()
 	if s.seeking {
 		s.adopt(<-s.sought)
 	}
+	if s.feeding {
+		s.adoptFeed(<-s.fed)
+	}
 	s.dropSpare()
-}
-
-func (s *session) dropSpare() {
-	if s.spare != nil {
-		s.spare.close(errUnwanted)
-		s.spare = nil
-	}
-}
-
-// swap puts the spare in the upstream's place. Viewers go on at a key frame; an error says that the hub does not take it.
-func (s *session) swap(why error) error {
-	old, up := s.up, s.spare
-	s.spare, s.moving = nil, false
-	old.left.Store(true)
-	err := up.publish(s.ctx)
-	if err != nil {
-		up.close(err)
-		return fmt.Errorf("%w: %w", errUnwanted, err)
-	}
-	s.relay.cfg.Log.Info("stream comes from another node now", "stream", s.key, "was", old.src.Node, "reason", why)
-	old.close(errUnwanted)
-	s.use(up)
-	return nil
-}
-
-// search is for how long and how often a lost stream is looked for. It goes on when a node was
-// found from which nothing came.
-type search struct {
-	over  time.Time
-	pause time.Duration // before the next attempt
-}
-
-func newSearch(grace time.Duration) search { return search{over: time.Now().Add(grace)} }
-
-// find attaches again, to whichever node has the stream then; false when it was given up.
-func (s *session) find(f *search) bool {
-	if f.over.IsZero() {
-		*f = newSearch(s.relay.cfg.Grace)
-	}
-	var why error
-	for {
-		select {
-		case <-time.After(f.pause):
-		case <-s.ctx.Done():
-			return false
-		}
-		f.pause = min(max(2*f.pause, retryLeast), retryMost)
-		info, ok := s.relay.cfg.Hub.Info(s.key)
-		if !ok || info.Flowing {
-			return false // its grace is over, or it is published here
-		}
-		if time.Now().After(f.over) {
-			s.relay.cfg.Log.Warn("stream not found again", "stream", s.key, "reason", why)
-			return false
-		}
-		if info.Viewers+info.Relays == 0 {
-			continue // nobody to find it for
-		}
-		ctx, cancel := context.WithTimeout(s.ctx, attachWithin)
-		err := s.attach(ctx)
-		cancel()
-		switch {
-		case err == nil:
-			return true
-		case errors.Is(err, stream.ErrInUse):
-			return false // published here meanwhile
-		}
-		why = err
-	}
+	s.dropFeed()
 }
 
 // reason translates what the other node said into what this one's hub says.

@@ -18,6 +18,9 @@ const (
 // difference between two ways.
 const seenTwice = int64(100 * time.Millisecond)
 
+// unseen reports whether viewers could go on with a picture that begins with that burst.
+func (s *session) unseen(b *media.Burst) bool { return b.Arrived > s.seen.Load()-seenTwice }
+
 // give hands a burst to the hub, or keeps it. It takes the reference; false: the rest of the GOP is not wanted.
 func (l *lane) give(b *media.Burst, now time.Time) bool {
 	up := l.up
@@ -31,6 +34,7 @@ func (l *lane) give(b *media.Burst, now time.Time) bool {
 		return false
 	}
 	l.begun.Store(true)
+	l.pace.beat(now)
 	up.heard(now)
 	if l.pub == nil {
 		l.hold(b)
@@ -41,10 +45,15 @@ func (l *lane) give(b *media.Burst, now time.Time) bool {
 }
 
 func (l *lane) write(b *media.Burst) {
-	if s := l.up.session; l.video && b.Arrived > s.seen.Load() {
+	l.up.session.show(b, l.video)
+	l.pub.Write(b)
+}
+
+// show notes what viewers have seen.
+func (s *session) show(b *media.Burst, video bool) {
+	if video && b.Arrived > s.seen.Load() {
 		s.seen.Store(b.Arrived)
 	}
-	l.pub.Write(b)
 }
 
 func (l *lane) wantKey() { l.up.out.Put(wire.KeyFrameRequest{Track: l.track}) }
@@ -99,9 +108,16 @@ func (l *lane) open(pub *stream.Publisher) {
 	}
 }
 
+// retire begins to keep what comes.
+func (l *lane) retire() {
+	l.feed.Lock()
+	defer l.feed.Unlock()
+	l.pub = nil
+}
+
 // fresh reports whether the picture that was kept begins where that of the hub ends. The lock is held.
 func (l *lane) fresh() bool {
-	return len(l.held) > 0 && l.held[0].Arrived > l.up.session.seen.Load()-seenTwice
+	return len(l.held) > 0 && l.up.session.unseen(l.held[0])
 }
 
 func (l *lane) release() {
@@ -145,6 +161,42 @@ func (up *upstream) refresh() {
 			l.wantKey()
 		}
 	}
+}
+
+// late reports whether a track that flowed does no more.
+func (up *upstream) late(now time.Time, after time.Duration) bool {
+	up.mu.Lock()
+	lanes := up.lanes
+	up.mu.Unlock()
+	for _, l := range lanes {
+		l.feed.Lock()
+		late := l.pace.late(now, after)
+		l.feed.Unlock()
+		if late {
+			return true
+		}
+	}
+	return false
+}
+
+// pace is how regularly the bursts of a track come.
+type pace struct {
+	last time.Time
+	gap  time.Duration // the longest lately
+}
+
+// lateAfter: a track without a burst for so long, or for twice its longest gap of lately, has fallen silent.
+const lateAfter = 300 * time.Millisecond
+
+func (p *pace) beat(now time.Time) {
+	if !p.last.IsZero() {
+		p.gap = max(now.Sub(p.last), p.gap-p.gap/16)
+	}
+	p.last = now
+}
+
+func (p *pace) late(now time.Time, after time.Duration) bool {
+	return !p.last.IsZero() && now.Sub(p.last) > max(after, 2*min(p.gap, silence))
 }
 
 // silent is for how long nothing came.

@@ -35,10 +35,10 @@ type upstream struct {
 	wg      sync.WaitGroup
 	cancel  context.CancelFunc
 
-	came       atomic.Bool   // media or a message
-	last       atomic.Int64  // when that was, Unix nanoseconds
-	left       atomic.Bool   // another upstream has taken over
-	generation atomic.Uint64 // of the tracks that are on the hub, or about to be
+	came      atomic.Bool   // media or a message
+	last      atomic.Int64  // when that was, Unix nanoseconds
+	left      atomic.Bool   // somebody else has taken over
+	published atomic.Uint64 // how often it was put on the hub
 
 	// These belong to the session's goroutine: signs of life while no media comes.
 	packets uint64    // that came on the connection
@@ -202,14 +202,15 @@ func (up *upstream) adopt(ctx context.Context, t wire.Tracks) error {
 // offerTo publishes tracks to the hub.
 func (up *upstream) offerTo(ctx context.Context, t wire.Tracks) (*stream.Publisher, error) {
 	s := up.session
-	up.generation.Store(t.Generation)
+	up.left.Store(false)
+	published := up.published.Add(1)
 	return s.relay.cfg.Hub.Publish(ctx, s.key, stream.PublishOptions{
 		Tracks:            t.Tracks,
 		Relayed:           true,
 		OnKeyFrameRequest: func(track int) { up.wantKey(t.Generation, track) },
 		OnMessage:         func(m media.Message) { up.out.Put(wire.Message(m)) }, // dropped when the node takes no more
 		OnEnd: func(why error) {
-			if !up.left.Load() && up.generation.Load() == t.Generation { // else this session has replaced it itself
+			if !up.left.Load() && up.published.Load() == published { // else this session has replaced it itself
 				select {
 				case s.ended <- why:
 				default:
@@ -217,6 +218,20 @@ func (up *upstream) offerTo(ctx context.Context, t wire.Tracks) (*stream.Publish
 			}
 		},
 	})
+}
+
+// retire makes a spare of an upstream that somebody else has taken over from.
+func (up *upstream) retire() {
+	up.turn.Lock()
+	defer up.turn.Unlock()
+	up.active = false
+	up.mu.Lock()
+	up.pub = nil
+	lanes := up.lanes
+	up.mu.Unlock()
+	for _, l := range lanes {
+		l.retire()
+	}
 }
 
 // lay opens a lane for each track. Without a publisher, they keep what comes.

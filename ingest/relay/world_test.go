@@ -71,7 +71,15 @@ type registry struct {
 	mu      sync.Mutex
 	nodes   map[string]bool // keys
 	source  in.Source       // of key; no Node: offline
+	backup  in.Source       // of its backup
+	watches map[*watching]struct{}
 	lookups atomic.Int64
+}
+
+type watching struct {
+	key   media.Key
+	fn    func(in.Source)
+	epoch int64
 }
 
 func (r *registry) known(_ context.Context, k string) bool {
@@ -80,20 +88,63 @@ func (r *registry) known(_ context.Context, k string) bool {
 	return r.nodes[k]
 }
 
-func (r *registry) lookup(context.Context, media.Key) (in.Source, error) {
+func (r *registry) lookup(_ context.Context, k media.Key) (in.Source, error) {
 	r.lookups.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.source.Node == "" {
-		return r.source, stream.ErrOffline
+	src := r.source
+	if _, backup := k.Main(); backup {
+		src = r.backup
+	} else {
+		src.Backup = r.backup.Node != ""
 	}
-	return r.source, nil
+	if src.Node == "" {
+		return src, stream.ErrOffline
+	}
+	return src, nil
 }
 
 func (r *registry) set(s in.Source) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.source = s
+	r.tellLocked()
+}
+
+func (r *registry) setBackup(s in.Source) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.backup = s
+	r.tellLocked()
+}
+
+func (r *registry) watch(k media.Key, fn func(in.Source)) (cancel func()) {
+	w := &watching{key: k, fn: fn}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.watches == nil {
+		r.watches = map[*watching]struct{}{}
+	}
+	r.watches[w] = struct{}{}
+	r.tellLocked()
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.watches, w)
+	}
+}
+
+func (r *registry) tellLocked() {
+	for w := range r.watches {
+		src := r.source
+		if _, backup := w.key.Main(); backup {
+			src = r.backup
+		}
+		if src.Node != "" && src.Epoch > w.epoch {
+			w.epoch = src.Epoch
+			w.fn(src)
+		}
+	}
 }
 
 // node is a whole node but for its viewers and publishers.
@@ -148,7 +199,7 @@ func start(t testing.TB, reg *registry, name string, o options) *node {
 	n.hub = stream.NewHub(o.hub)
 	n.out = out.New(out.Config{Hub: n.hub, Identity: id, Listen: "127.0.0.1:0", Node: name, Known: o.known, MaxSubscriptions: o.max,
 		Region: o.region, Fanout: o.fanout, Path: func(k media.Key) []string { return n.in.Path(k) }, Log: log})
-	n.in = in.New(in.Config{Hub: n.hub, Identity: id, Node: name, Lookup: o.lookup, Grace: o.grace,
+	n.in = in.New(in.Config{Hub: n.hub, Identity: id, Node: name, Lookup: o.lookup, Watch: reg.watch, Grace: o.grace,
 		Region: o.region, Addr: n.reach, Below: n.out.Below, Rerouted: n.out.Rerouted, Log: log})
 	if err := n.out.Listen(t.Context()); err != nil {
 		t.Fatal(err)
@@ -205,6 +256,11 @@ type camera struct {
 }
 
 func publish(t testing.TB, n *node, first uint16, tracks ...media.Track) *camera {
+	t.Helper()
+	return publishAs(t, n, key, first, tracks...)
+}
+
+func publishAs(t testing.TB, n *node, key media.Key, first uint16, tracks ...media.Track) *camera {
 	t.Helper()
 	c := &camera{seq: [2]uint16{first, first}, ts: uint32(first) * 7, got: make(chan media.Message, 100), ended: make(chan error, 1)}
 	var err error
