@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -37,6 +38,24 @@ func newPlacer(pool *pool, region string) *placer {
 // The zero key is a session whose stream is not known yet.
 func (p *placer) session(role cluster.Role, key media.Key, avoid map[string]bool) (cluster.Node, bool) {
 	return p.of(role).Place(key, avoid)
+}
+
+// backup chooses the origin for a stream's backup publisher: one that does not have the stream. Where all have, the node
+// that is asked says what is wrong.
+func (p *placer) backup(key media.Key, avoid map[string]bool) (cluster.Node, bool) {
+	origins := p.of(cluster.Origin)
+	others := maps.Clone(avoid)
+	p.mu.Lock()
+	for id, n := range p.nodes {
+		if n.Serves(key) {
+			others[id] = true
+		}
+	}
+	p.mu.Unlock()
+	if n, ok := origins.Place(key, others); ok {
+		return n, true
+	}
+	return origins.Place(key, avoid)
 }
 
 // request chooses the node for a request that leaves nothing behind: one that has the stream, if any

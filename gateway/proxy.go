@@ -207,6 +207,10 @@ func (t *trip) pick() (cluster.Node, error) {
 		}
 		return node, nil
 	case newSetup:
+		if t.route.backup && role == cluster.Origin {
+			node, ok = p.backup(t.route.key, t.tried)
+			break
+		}
 		node, ok = p.session(role, t.route.key, t.tried)
 	default:
 		node, ok = p.request(role, t.route.key, t.tried)

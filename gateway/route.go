@@ -27,6 +27,8 @@ type route struct {
 	key  media.Key // its stream, if the URL names one
 	node string    // for toNode
 
+	backup bool // for newSetup: the stream's backup publisher comes
+
 	events bool // the answer is a session's events, and does not end
 }
 
@@ -53,7 +55,9 @@ func parseRoute(r *http.Request) (route, *problem.Problem) {
 			return route{kind: newSocket}, nil
 		}
 	case "whip", "whep":
-		return signalRoute(r.Method, seg)
+		rt, refused := signalRoute(r.Method, seg)
+		rt.backup = rt.kind == newSetup && wantsBackup(r)
+		return rt, refused
 	case "streams":
 		if len(seg) >= 3 {
 			key, err := media.NewKey(seg[0], streamOf(seg[2]))
@@ -63,6 +67,12 @@ func parseRoute(r *http.Request) (route, *problem.Problem) {
 		}
 	}
 	return route{}, nil
+}
+
+// wantsBackup is a guess at what ?backup says: the node reads it.
+func wantsBackup(r *http.Request) bool {
+	v := r.URL.Query().Get("backup")
+	return v != "" && v != "0" && v != "false"
 }
 
 func signalRoute(method string, seg []string) (route, *problem.Problem) {

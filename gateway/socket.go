@@ -245,7 +245,11 @@ func (s *socket) dial(ctx context.Context) error {
 	g := s.h.g
 	var err error = errNoNode
 	for range maxTries {
-		node, ok := g.placer.session(s.h.role, s.key, s.tried)
+		place := func() (cluster.Node, bool) { return g.placer.session(s.h.role, s.key, s.tried) }
+		if s.h.role == cluster.Origin && wantsBackup(s.req) {
+			place = func() (cluster.Node, bool) { return g.placer.backup(s.key, s.tried) }
+		}
+		node, ok := place()
 		if !ok {
 			return err
 		}

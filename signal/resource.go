@@ -175,9 +175,15 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 		return err
 	}
 	e := &entry{key: key, gone: make(chan struct{})}
+	published := key
+	if backup, err := Backup(req); err != nil {
+		return err
+	} else if backup && r.cfg.Action == auth.Publish {
+		published = key.Backup()
+	}
 	var name string
 	opened := make(chan struct{})
-	session, answer, err := r.cfg.Open(req.Context(), key, remote.String(), offer, func(error) {
+	session, answer, err := r.cfg.Open(req.Context(), published, remote.String(), offer, func(error) {
 		go func() { // the end may come before the name is known
 			<-opened
 			r.forget(name)
@@ -209,6 +215,18 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 	w.WriteHeader(http.StatusCreated)
 	_, _ = io.WriteString(w, answer) // a client that went away is noticed by its session
 	return nil
+}
+
+// Backup reads ?backup=1, with which a publisher comes as the backup of its stream.
+func Backup(req *http.Request) (bool, error) {
+	switch v := req.URL.Query().Get("backup"); v {
+	case "", "0", "false":
+		return false, nil
+	case "1", "true":
+		return true, nil
+	default:
+		return false, problem.New(problem.BadRequest, fmt.Sprintf("backup is 1 or 0, not %.20q", v))
+	}
 }
 
 // tag makes an entity tag from our ICE user name fragment, which changes with each ICE session.
@@ -403,6 +421,7 @@ func ProblemOf(err error) *problem.Problem {
 		{stream.ErrOffline, problem.StreamOffline},
 		{relay.ErrUnreachable, problem.OriginUnreachable},
 		{stream.ErrInUse, problem.StreamInUse},
+		{stream.ErrNoBackup, problem.NoBackup},
 		{stream.ErrClosing, problem.Draining},
 		{context.DeadlineExceeded, problem.Timeout},
 		{context.Canceled, problem.Timeout},

@@ -32,6 +32,7 @@ var (
 	ErrIdle      = errors.New("nobody watches")
 	ErrLeaseLost = errors.New("the stream is published on another node")
 	ErrClosing   = errors.New("the server stops")
+	ErrNoBackup  = errors.New("a backup publisher must be on another origin than the main one")
 )
 
 // Holding is the right of this node to publish a stream.

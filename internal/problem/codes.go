@@ -23,6 +23,7 @@ var (
 	Internal          = Code{"internal", 500, "Something went wrong on the server"}
 	NodeFull          = Code{"node_full", 503, "The server has no room for more"}
 	Draining          = Code{"draining", 503, "The server is about to stop"}
+	NoBackup          = Code{"no_backup", 503, "No other origin can take a backup publisher"}
 	NoNode            = Code{"no_node", 503, "No node can take this request"}
 	OriginUnreachable = Code{"origin_unreachable", 503, "The server that has the stream can't be reached"}
 	Timeout           = Code{"timeout", 504, "It took too long"}

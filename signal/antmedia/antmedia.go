@@ -153,11 +153,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		problem.New(problem.BadRequest, "this address takes WebSockets only").Write(w)
 		return
 	}
+	backup, err := signal.Backup(r)
+	if err != nil {
+		signal.ProblemOf(err).Write(w)
+		return
+	}
 	if h.draining.Load() {
 		problem.New(problem.Draining, "connect again, to another node").Write(w)
 		return
 	}
 	s := newSocket(h, app, h.cfg.ClientAddr(r))
+	s.backup = backup
 	if !h.add(s) {
 		problem.New(problem.NodeFull, "too many WebSockets are open").Write(w)
 		return

@@ -38,6 +38,7 @@ const (
 	notSupported   = "not_supported"    // a command of the protocol that we don't do
 	badCandidate   = "bad_candidate"    // an ICE candidate that can't be read
 	tooMany        = "too_many_streams" // more at once than one socket may have
+	noBackup       = "no_backup"        // no other origin can take a backup publisher
 )
 
 // refusal is an error as the client is told it.
@@ -63,6 +64,8 @@ func refuse(err error) (r refusal, known bool) {
 		return refusal{unauthorized, ""}, true
 	case errors.Is(err, stream.ErrInUse), errors.Is(err, cluster.ErrStreamInUse):
 		return refusal{idInUse, ""}, true
+	case errors.Is(err, stream.ErrNoBackup):
+		return refusal{noBackup, err.Error()}, true
 	case errors.Is(err, rtc.ErrNoCodec):
 		return refusal{noCodec, err.Error()}, true
 	case errors.Is(err, rtc.ErrBadSDP):

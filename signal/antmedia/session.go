@@ -106,7 +106,11 @@ func (x *session) begin() {
 }
 
 func (x *session) request() Request {
-	return Request{Key: x.key, Session: x.owner, Remote: x.remote.String(),
+	key := x.key
+	if x.publish && x.backup {
+		key = key.Backup()
+	}
+	return Request{Key: key, Session: x.owner, Remote: x.remote.String(),
 		OnStarted:  func() { x.event(x.started) },
 		OnRestored: func() { x.event(x.restored) },
 		OnEnded:    func(err error) { x.event(func() { x.lost(err) }) }}

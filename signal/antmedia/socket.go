@@ -32,6 +32,7 @@ const (
 type socket struct {
 	h      *Handler
 	app    string
+	backup bool // its publishers are backups of their streams
 	remote netip.Addr
 	owner  string // who publishes from this socket, for stream.PublishOptions.Session
 	log    *slog.Logger
