@@ -44,7 +44,8 @@ func (p *placer) session(role cluster.Role, key media.Key, avoid map[string]bool
 // that is asked says what is wrong.
 func (p *placer) backup(key media.Key, avoid map[string]bool) (cluster.Node, bool) {
 	origins := p.of(cluster.Origin)
-	others := maps.Clone(avoid)
+	others := map[string]bool{}
+	maps.Copy(others, avoid)
 	p.mu.Lock()
 	for id, n := range p.nodes {
 		if n.Serves(key) {

@@ -65,6 +65,30 @@ func TestPlacementWithinOneHeartbeat(t *testing.T) {
 	}
 }
 
+func TestBackupGoesElsewhere(t *testing.T) {
+	dir := edges(0.1, 0.5)
+	for i := range dir.view.Nodes {
+		dir.view.Nodes[i].Role = cluster.Origin
+	}
+	dir.view.Nodes[0].Serving = []cluster.Serving{{Stream: stream1}}
+	p := newPlacer(newPool(dir, time.Second, time.Second, slog.New(slog.DiscardHandler)), "")
+	for _, c := range []struct {
+		name  string
+		avoid map[string]bool
+		want  string
+	}{
+		{"not to the stream's origin, although that has less to do", nil, "e2"},
+		{"to that, which says why it can't be, when there is no other", map[string]bool{"e2": true}, "e1"},
+		{"nowhere when all were asked", map[string]bool{"e1": true, "e2": true}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if n, _ := p.backup(stream1, c.avoid); n.ID != c.want {
+				t.Errorf("to %q, want %q", n.ID, c.want)
+			}
+		})
+	}
+}
+
 func TestPublisherReturnsToItsOrigin(t *testing.T) {
 	dir := edges(0.5, 0.1)
 	for i := range dir.view.Nodes {

@@ -35,7 +35,13 @@ func (n *Node) pull(ctx context.Context, key media.Key) error { return n.relayIn
 
 // own takes the lease on a stream; it is the hub's right to publish.
 func (n *Node) own(ctx context.Context, key media.Key, lost func()) (stream.Holding, error) {
-	held, err := n.member.Acquire(ctx, key, false, func(error) { lost() })
+	main, backup := key.Main()
+	if backup {
+		if err := n.mayBackUp(main); err != nil {
+			return nil, err
+		}
+	}
+	held, err := n.member.Acquire(ctx, main, backup, func(error) { lost() })
 	if errors.Is(err, cluster.ErrStreamInUse) {
 		return nil, fmt.Errorf("%w, on another node", stream.ErrInUse)
 	}
@@ -43,6 +49,17 @@ func (n *Node) own(ctx context.Context, key media.Key, lost func()) (stream.Hold
 		return nil, err
 	}
 	return right{held, n.draining.Load}, nil
+}
+
+// mayBackUp: a backup on the origin that has the stream would die with it.
+func (n *Node) mayBackUp(main media.Key) error {
+	if !n.ways.pull {
+		return fmt.Errorf("%w: a standalone node has no other; start origins and edges, for example with `sluice up --origins 2`", stream.ErrNoBackup)
+	}
+	if i, ok := n.hub.Info(main); ok && !i.Relayed {
+		return fmt.Errorf("%w, and this one has it; start another origin", stream.ErrNoBackup)
+	}
+	return nil
 }
 
 // right is a lease as the hub sees it.
@@ -89,20 +106,43 @@ func hasKey(nodes []cluster.Node, key string) bool {
 	return false
 }
 
-// lookup finds the origin of a stream.
+// lookup finds the origin of a stream, or of its backup.
 func (n *Node) lookup(ctx context.Context, key media.Key) (inrelay.Source, error) {
-	s, err := n.directory.Lookup(ctx, key)
+	stem, backup := key.Main()
+	s, b, err := n.directory.LookupBoth(ctx, stem)
 	if err != nil {
 		return inrelay.Source{}, fmt.Errorf("look up %s: %w", key, err)
 	}
+	src := inrelay.Source{Backup: !backup && b.State == cluster.Broadcasting}
+	if backup {
+		s = b
+	}
 	if s.State != cluster.Broadcasting || s.Origin == n.cfg.ID {
-		return inrelay.Source{}, stream.ErrOffline
+		return src, stream.ErrOffline
 	}
-	node, ok := n.directory.View().Node(s.Origin) // Lookup has judged the stream by it
+	node, ok := n.directory.View().Node(s.Origin) // LookupBoth has judged the stream by it
 	if !ok {
-		return inrelay.Source{}, stream.ErrOffline
+		return src, stream.ErrOffline
 	}
-	return inrelay.Source{Addr: node.Relay, Key: node.RelayKey, Node: node.ID, Epoch: s.Epoch}, nil
+	src.Addr, src.Key, src.Node, src.Epoch = node.Relay, node.RelayKey, node.ID, s.Epoch
+	return src, nil
+}
+
+// watch tells of each new origin of a stream, or of its backup.
+func (n *Node) watch(key media.Key, fn func(inrelay.Source)) (cancel func()) {
+	stem, backup := key.Main()
+	return n.directory.Watch(stem, func(s cluster.Stream) {
+		if s.Backup == backup {
+			fn(inrelay.Source{Node: s.Origin, Epoch: s.Epoch})
+		}
+	})
+}
+
+// suspect has the directory look closer at a stream that was lost.
+func (n *Node) suspect(key media.Key) {
+	if stem, backup := key.Main(); !backup {
+		n.directory.Suspect(stem)
+	}
 }
 
 // relayAddr is where other nodes get streams from this one.
@@ -121,6 +161,9 @@ func (n *Node) describe() cluster.Node {
 		d.State = cluster.Draining
 	}
 	for _, i := range n.hub.List() {
+		if _, backup := i.Key.Main(); backup { // nobody watches it under that name
+			continue
+		}
 		d.Serving = append(d.Serving, cluster.Serving{Stream: i.Key, Viewers: i.Viewers})
 	}
 	return d

@@ -143,12 +143,22 @@ type streamRow struct {
 	App     string   `json:"app"`
 	ID      string   `json:"id"`
 	State   string   `json:"state"`
-	Backup  bool     `json:"backup,omitempty"` // this is the backup publisher's
 	Origin  string   `json:"origin"`
 	Epoch   int64    `json:"epoch"`
 	Edges   []string `json:"edges"` // nodes other than the origin that have it
 	Viewers int      `json:"viewers"`
 	Codecs  []string `json:"codecs"`
+	// Backup is the stream's backup publisher, if it has one. When nobody else sends, the rest is that one's too.
+	Backup *backupRow `json:"backup,omitempty"`
+}
+
+// backupRow is the backup publisher of a stream.
+type backupRow struct {
+	State  string   `json:"state"`
+	Origin string   `json:"origin"`
+	Epoch  int64    `json:"epoch"`
+	Alone  bool     `json:"alone"` // nobody else sends
+	Codecs []string `json:"codecs"`
 }
 
 // Run prints the streams.
@@ -185,26 +195,42 @@ func streamRows(streams []cluster.Stream, view cluster.View) []streamRow {
 		}
 	}
 	rows := []streamRow{}
-	for _, s := range streams {
+	for _, s := range streams { // a backup's row comes after that of its stream
 		state := view.State(s)
 		if state == cluster.Finished {
 			continue
 		}
-		others := slices.DeleteFunc(edges[s.Key], func(id string) bool { return id == s.Origin })
-		rows = append(rows, streamRow{App: s.Key.App, ID: s.Key.ID, State: string(state), Backup: s.Backup, Origin: s.Origin, Epoch: s.Epoch,
-			Edges: append([]string{}, others...), Viewers: viewers[s.Key], Codecs: append([]string{}, s.Codecs...)})
+		codecs := append([]string{}, s.Codecs...)
+		row := streamRow{App: s.Key.App, ID: s.Key.ID, State: string(state), Origin: s.Origin, Epoch: s.Epoch, Viewers: viewers[s.Key], Codecs: codecs}
+		if s.Backup {
+			row.Backup = &backupRow{State: string(state), Origin: s.Origin, Epoch: s.Epoch, Codecs: codecs, Alone: true}
+			if last := len(rows) - 1; last >= 0 && rows[last].App == row.App && rows[last].ID == row.ID {
+				if rows[last].State == string(cluster.Broadcasting) || state != cluster.Broadcasting {
+					row.Backup.Alone = false
+					rows[last].Backup = row.Backup
+					continue
+				}
+				rows = rows[:last] // it is silent, and viewers have the backup
+			}
+		}
+		row.Edges = slices.DeleteFunc(append([]string{}, edges[s.Key]...), func(id string) bool { return id == s.Origin })
+		rows = append(rows, row)
 	}
 	return rows
 }
 
 func printStreams(w io.Writer, rows []streamRow) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "STREAM\tSTATE\tORIGIN\tEPOCH\tEDGES\tVIEWERS\tCODECS")
+	fmt.Fprintln(t, "STREAM\tSTATE\tORIGIN\tBACKUP\tEPOCH\tEDGES\tVIEWERS\tCODECS")
 	for _, s := range rows {
-		if s.Backup {
-			s.State += " (backup)"
+		origin, backup := s.Origin, "-"
+		if s.Backup != nil {
+			backup = s.Backup.Origin
+			if s.Backup.Alone {
+				origin = "-"
+			}
 		}
-		fmt.Fprintf(t, "%s/%s\t%s\t%s\t%d\t%s\t%d\t%s\n", s.App, s.ID, s.State, s.Origin, s.Epoch,
+		fmt.Fprintf(t, "%s/%s\t%s\t%s\t%s\t%d\t%s\t%d\t%s\n", s.App, s.ID, s.State, origin, backup, s.Epoch,
 			cmp.Or(strings.Join(s.Edges, ","), "-"), s.Viewers, strings.Join(s.Codecs, ","))
 	}
 	return t.Flush()

@@ -173,7 +173,7 @@ func TestNodesAndStreams(t *testing.T) {
 	}
 	for what, lines := range map[string][]string{
 		"nodes":   {"NODE      ROLE    STATE     PID  HTTP", "edge-1    edge    draining  12 ", "origin-1  origin  ready     11   127.0.0.1:1  25%  50%     1        1 "},
-		"streams": {"STREAM        STATE         ORIGIN    EPOCH  EDGES   VIEWERS  CODECS", "live/stream1  broadcasting  origin-1  1      edge-1  3        H264,opus"},
+		"streams": {"STREAM        STATE         ORIGIN    BACKUP  EPOCH  EDGES   VIEWERS  CODECS", "live/stream1  broadcasting  origin-1  -       1      edge-1  3        H264,opus"},
 	} {
 		table := ask(t, what, s)
 		for _, line := range lines {
@@ -205,4 +205,42 @@ func printed(t *testing.T, v any) string {
 		t.Fatal(err)
 	}
 	return o.String()
+}
+
+// A backup publisher is part of its stream, and stands for it when nobody else sends.
+func TestBackupsInTheList(t *testing.T) {
+	now := time.Now()
+	view := cluster.View{At: now, Nodes: []cluster.Node{{ID: "o1", Session: 1, LastHeartbeat: now}, {ID: "o2", Session: 2, LastHeartbeat: now}}}
+	key := media.Key{App: "live", ID: "s"}
+	main := cluster.Stream{Key: key, State: cluster.Broadcasting, Origin: "o1", Session: 1, Epoch: 7}
+	backup := cluster.Stream{Key: key, Backup: true, State: cluster.Broadcasting, Origin: "o2", Session: 2, Epoch: 3}
+	silent, void := main, main
+	silent.State, void.Session = cluster.Interrupted, 9
+	for _, c := range []struct {
+		name    string
+		streams []cluster.Stream
+		origin  string
+		backup  string
+		alone   bool
+	}{
+		{"both", []cluster.Stream{main, backup}, "o1", "o2", false},
+		{"no backup", []cluster.Stream{main}, "o1", "", false},
+		{"the main one is silent", []cluster.Stream{silent, backup}, "o2", "o2", true},
+		{"the main one's node is gone", []cluster.Stream{void, backup}, "o2", "o2", true},
+		{"the backup alone", []cluster.Stream{backup}, "o2", "o2", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rows := streamRows(c.streams, view)
+			if len(rows) != 1 {
+				t.Fatalf("%d rows: %+v", len(rows), rows)
+			}
+			r := rows[0]
+			if r.Origin != c.origin || r.State != "broadcasting" || (r.Backup == nil) != (c.backup == "") {
+				t.Errorf("%+v", r)
+			}
+			if r.Backup != nil && (r.Backup.Origin != c.backup || r.Backup.Alone != c.alone || r.Backup.Epoch != 3) {
+				t.Errorf("backup %+v", *r.Backup)
+			}
+		})
+	}
 }

@@ -200,6 +200,17 @@ type Publisher struct {
 // Publish comes in by the gateway. An error is that of the first answer.
 func (c *Cluster) Publish(key media.Key, options ...Option) (*Publisher, error) {
 	c.t.Helper()
+	return c.publishTo(c.PublishURL(key), options...)
+}
+
+// PublishBackup comes in as the stream's backup publisher.
+func (c *Cluster) PublishBackup(key media.Key, options ...Option) (*Publisher, error) {
+	c.t.Helper()
+	return c.publishTo(c.PublishURL(key)+"?backup=1", options...)
+}
+
+func (c *Cluster) publishTo(url string, options ...Option) (*Publisher, error) {
+	c.t.Helper()
 	p := &Publisher{user: c.newUser(options)}
 	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeH264, ClockRate: 90000,
 		SDPFmtpLine: h264Line}, "v", "s")
@@ -225,7 +236,7 @@ func (c *Cluster) Publish(key media.Key, options ...Option) (*Publisher, error) 
 			}
 		}
 	})
-	if err := p.open(c.t.Context(), c.PublishURL(key)); err != nil {
+	if err := p.open(c.t.Context(), url); err != nil {
 		p.Vanish()
 		return nil, err
 	}

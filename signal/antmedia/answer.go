@@ -139,9 +139,12 @@ func (k Known) Stream(ctx context.Context, key media.Key) (Stream, bool, error) 
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	here, local := k.Hub.Info(key)
-	there, err := k.Directory.Lookup(ctx, key)
+	there, backup, err := k.Directory.LookupBoth(ctx, key)
 	if err != nil && !local { // what is here is served without the registry too
 		return Stream{}, false, fmt.Errorf("look up %s: %w", key, err)
+	}
+	if there.State == cluster.Finished && backup.State != cluster.Finished {
+		there = backup // which is all there is
 	}
 	s := Stream{Origin: there.Origin, Started: there.Started, Codecs: there.Codecs, Live: there.State == cluster.Broadcasting,
 		Interrupted: there.State == cluster.Interrupted}

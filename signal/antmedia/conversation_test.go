@@ -351,3 +351,41 @@ func (w *world) happen(t *testing.T, h *Handler, args []string) {
 		l.rq.OnEnded(rtc.ErrDisconnected)
 	}
 }
+
+// The SDK can't say in a message that it is a backup, but opens the socket by a URL that it is given.
+func TestBackupByTheURL(t *testing.T) {
+	key := media.Key{App: "live", ID: "s"}
+	for _, c := range []struct {
+		query string
+		want  media.Key
+	}{{"", key}, {"?backup=0", key}, {"?backup=1", key.Backup()}} {
+		t.Run("query "+c.query, func(t *testing.T) {
+			w := newWorld()
+			_, url := serve(t, w, nil)
+			ws := dial(t, url+c.query)
+			ws.send(`{"command":"publish","streamId":"s"}`)
+			if _, err := ws.read(); err != nil {
+				t.Fatal(err)
+			}
+			ws.send(`{"command":"takeConfiguration","streamId":"s","type":"offer","sdp":"OFFER"}`)
+			if _, err := ws.read(); err != nil {
+				t.Fatal(err)
+			}
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if l := w.legs[c.want.ID]; l == nil || l.rq.Key != c.want {
+				t.Errorf("published: %v", w.log)
+			}
+		})
+	}
+	w := newWorld()
+	w.refusals["s~backup"] = stream.ErrNoBackup
+	_, url := serve(t, w, nil)
+	ws := dial(t, url+"?backup=1")
+	ws.send(`{"command":"publish","streamId":"s"}`)
+	_, _ = ws.read()
+	ws.send(`{"command":"takeConfiguration","streamId":"s","type":"offer","sdp":"OFFER"}`)
+	if got, err := ws.read(); err != nil || !strings.Contains(got, `"definition":"no_backup"`) {
+		t.Errorf("refused with %s, %v", got, err)
+	}
+}
