@@ -302,8 +302,10 @@ func (m *Member) bury(ctx context.Context, orphans map[slot]struct{}) error {
 		if m.held[at] != nil || m.claiming[at] > 0 {
 			ours = false // it has a holder again, or a claim of it is under way
 		}
+		// Another process with our id may have joined since.
+		ours = ours && s.Origin == m.id && s.Session >= m.first && s.Session <= m.session
 		m.mu.Unlock()
-		if !ours || s.Origin != m.id || s.State == Finished {
+		if !ours || s.State == Finished {
 			continue
 		}
 		err := m.reg.Release(ctx, Lease{Key: s.Key, Backup: s.Backup, Node: s.Origin, Session: s.Session, Epoch: s.Epoch})

@@ -35,10 +35,11 @@ type Member struct {
 	news     chan struct{} // something of streams must be written
 	joined   chan struct{} // closed with the first Join
 
-	// These belong to the goroutine that beats.
-	in    bool  // the row has our session, as far as we know
 	first int64 // the first session of this process; each attempt to join takes the next number
-	last  int64
+
+	// These belong to the goroutine that beats.
+	in   bool // the row has our session, as far as we know
+	last int64
 
 	mu       sync.Mutex
 	session  int64 // of the last Join that succeeded; 0: none
