@@ -69,7 +69,7 @@ func TestJepsenMemory(t *testing.T) {
 }
 
 func TestJepsenSQLite(t *testing.T) {
-	s := fromFlags(3000)
+	s := fromFlags(1000)
 	path := filepath.Join(t.TempDir(), "sluice.db")
 	synctest.Test(t, func(t *testing.T) {
 		open := func() *sqlite.Registry {
