@@ -21,6 +21,9 @@ const (
 	// streams that it has, as a share of what the mean leaves free. More: fewer edges for each stream, so less
 	// relaying. Less: a more even load.
 	concentrate = 0.15
+	// crowded is the mean load at which a region sends viewers on to others, if they are less loaded: what several gateways do at
+	// once shows a second later.
+	crowded = 0.9
 	// loadStep: for a stream that no node has, loads that differ by less are equal, so that
 	// gateways with views of different age choose the same node.
 	loadStep = 0.05
@@ -83,6 +86,14 @@ type spot struct {
 type zone struct {
 	spots []*spot
 	load  float64 // sum
+}
+
+// mean is the load of its nodes; without any it is full.
+func (z *zone) mean() float64 {
+	if len(z.spots) == 0 {
+		return math.Inf(1)
+	}
+	return z.load / float64(len(z.spots))
 }
 
 // site is where a stream is.
@@ -275,10 +286,14 @@ func (p *Placer) pick(key media.Key, avoid map[string]bool) *spot {
 		return cmp.Or(p.lesser(at.near, 1, avoid), p.lesser(at.far, 1, avoid),
 			p.lesser(p.near.spots, 1, avoid), p.lesser(p.far.spots, 1, avoid), p.least(at, avoid))
 	}
-	if s := p.edge(&p.near, at.near, key, avoid); s != nil {
+	near, far := func() *spot { return p.edge(&p.near, at.near, key, avoid) }, func() *spot { return p.edge(&p.far, at.far, key, avoid) }
+	if mean := p.near.mean(); mean > crowded && p.far.mean() < mean {
+		near, far = far, near
+	}
+	if s := near(); s != nil {
 		return s
 	}
-	return cmp.Or(p.edge(&p.far, at.far, key, avoid), p.least(at, avoid))
+	return cmp.Or(far(), p.least(at, avoid))
 }
 
 // edge chooses one of a zone, if there is room.
@@ -286,7 +301,7 @@ func (p *Placer) edge(g *zone, having []*spot, key media.Key, avoid map[string]b
 	if len(g.spots) == 0 {
 		return nil
 	}
-	mean := min(1, g.load/float64(len(g.spots)))
+	mean := min(1, g.mean())
 	limit := mean + concentrate*(1-mean)
 	if s := p.lesser(having, limit, avoid); s != nil {
 		return s

@@ -47,14 +47,14 @@ type Times3 struct {
 	P50, P95, Max float64
 }
 
-// Spread is how even the load is: edges that are ready and older than a minute.
+// Spread is how even the load is: nodes that are ready and older than a minute.
 type Spread struct {
 	At             float64
-	When, Region   string
-	Edges          int
+	When, Where    string // a region's edges, or all origins
+	Nodes          int
 	Mean           float64 // share of a node's processors
 	P50, P95, Max  float64 // as parts of the mean
-	StreamsPerEdge float64
+	StreamsPerNode float64
 }
 
 // Tree is the shape of all relay trees at one time.
@@ -220,24 +220,29 @@ func (n *node) grown() bool { return n.up && !n.leaves && n.w.now-n.born >= time
 
 func (w *world) evenness(when string) {
 	for r := range w.cfg.Regions {
-		var loads []float64
-		sum, streams := 0.0, 0
-		for _, n := range w.edges {
-			if n.region == r && n.grown() {
-				loads = append(loads, n.load())
-				sum += n.load()
-				streams += len(n.feeds)
-			}
-		}
-		if len(loads) == 0 {
-			continue
-		}
-		slices.Sort(loads)
-		mean := sum / float64(len(loads))
-		w.out.Spread = append(w.out.Spread, Spread{At: seconds(w.now), When: when, Region: regionName(r), Edges: len(loads), Mean: round(mean),
-			P50: round(quantile(loads, 0.5) / mean), P95: round(quantile(loads, 0.95) / mean), Max: round(loads[len(loads)-1] / mean),
-			StreamsPerEdge: round(float64(streams) / float64(len(loads)))})
+		w.spreadOf(when, regionName(r), w.edges, r)
 	}
+	w.spreadOf(when, "all origins", w.origins, -1)
+}
+
+func (w *world) spreadOf(when, where string, nodes []*node, region int) {
+	var loads []float64
+	sum, streams := 0.0, 0
+	for _, n := range nodes {
+		if (n.region == region || region < 0) && n.grown() {
+			loads = append(loads, n.load())
+			sum += n.load()
+			streams += len(n.feeds)
+		}
+	}
+	if len(loads) == 0 {
+		return
+	}
+	slices.Sort(loads)
+	mean := sum / float64(len(loads))
+	w.out.Spread = append(w.out.Spread, Spread{At: seconds(w.now), When: when, Where: where, Nodes: len(loads), Mean: round(mean),
+		P50: round(quantile(loads, 0.5) / mean), P95: round(quantile(loads, 0.95) / mean), Max: round(loads[len(loads)-1] / mean),
+		StreamsPerNode: round(float64(streams) / float64(len(loads)))})
 }
 
 func round(x float64) float64 { return math.Round(x*1000) / 1000 }
@@ -376,9 +381,9 @@ func (r *Report) Write(to io.Writer) error {
 		line("%.0f\t%d\t%d\t%d\t%.0f %%\t%.0f %%\t%d\t%d", m.At, m.Edges, m.Viewers, m.Waiting, 100*m.LoadMean, 100*m.LoadMax, m.Operations, m.Refusals)
 	}
 	line("")
-	line("load of edges\tregion\tedges\tmean\tp50/mean\tp95/mean\tmax/mean\tstreams each")
+	line("load\tof\tnodes\tmean\tp50/mean\tp95/mean\tmax/mean\tstreams each")
 	for _, s := range r.Spread {
-		line("%s\t%s\t%d\t%.0f %%\t%.2f\t%.2f\t%.2f\t%.1f", s.When, s.Region, s.Edges, 100*s.Mean, s.P50, s.P95, s.Max, s.StreamsPerEdge)
+		line("%s\t%s\t%d\t%.0f %%\t%.2f\t%.2f\t%.2f\t%.1f", s.When, s.Where, s.Nodes, 100*s.Mean, s.P50, s.P95, s.Max, s.StreamsPerNode)
 	}
 	line("")
 	line("viewers\t%d came, %d watch at the end, %d have no picture", r.Arrived, r.Watching, r.Waiting)

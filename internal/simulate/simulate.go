@@ -94,7 +94,7 @@ type Times struct {
 // single edges, of an origin, and of a whole region when all are there.
 func Full() Config {
 	return Config{
-		Name: "full", Seed: 1, Regions: []float64{0.45, 0.35, 0.2}, Edges: 1000, MaxEdges: 1500, Origins: 24, Gateways: 2, Streams: 5000, Zipf: 1,
+		Name: "full", Seed: 1, Regions: []float64{0.45, 0.35, 0.2}, Edges: 1000, MaxEdges: 1500, Origins: 60, Gateways: 2, Streams: 5000, Zipf: 1,
 		Viewers: 1_000_000, Arrive: 5 * time.Minute, Watch: time.Hour, Settle: 20 * time.Second, End: 9 * time.Minute,
 		Flash: Flash{At: 200 * time.Second, During: 30 * time.Second, Viewers: 150_000, Rank: 40},
 		Deaths: []Death{{At: 100 * time.Second, Edges: 1}, {At: 130 * time.Second, Origin: true}, {At: 160 * time.Second, Edges: 10},
