@@ -49,7 +49,7 @@ func (c *child) state() (pid, deaths int, last string) {
 	return c.pid, c.deaths, c.last
 }
 
-// Run keeps the child running until ctx ends, then stops it. It returns when the
+// Run keeps the child running until ctx ends, then stops it, or until it has left by order. It returns when the
 // process is gone.
 func (c *child) Run(ctx context.Context) error {
 	// Pdeathsig goes by the thread that started the child, not by the process: that thread
@@ -64,7 +64,6 @@ func (c *child) Run(ctx context.Context) error {
 		}
 		if died == errEnded && c.leaving() {
 			c.say("%s was drained and has left", c.name)
-			<-ctx.Done()
 			return nil
 		}
 		if time.Since(began) > sound {

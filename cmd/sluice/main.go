@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -62,6 +63,7 @@ func (c *cli) sections() []config.Setting {
 	add := func(path string, ptr any) { all = append(all, config.Settings(path, ptr)...) }
 	add("up", &c.Up.Up)
 	add("log", &c.Up.Log)
+	add("gateway.scale", &c.Up.Scale)
 	add("", &c.Serve.Shared)
 	add("node", &c.Serve.Node)
 	add("log", &c.Serve.Log)
@@ -97,7 +99,7 @@ func run(ctx context.Context, args []string, env map[string]string, out, errs io
 		fmt.Fprintln(errs, "sluice:", err) // a wrong tag; every test fails
 		return exitFailed
 	}
-	k, err := parser.Parse(args)
+	k, err := parser.Parse(bareAutoscale(args))
 	if asked {
 		return 0
 	}
@@ -133,4 +135,15 @@ type usageError struct{ error }
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return line
+}
+
+// bareAutoscale gives --autoscale its value when it stands alone.
+func bareAutoscale(args []string) []string {
+	args = slices.Clone(args)
+	for i, a := range args {
+		if a == "--autoscale" && (i+1 == len(args) || strings.HasPrefix(args[i+1], "-")) {
+			args[i] = "--autoscale=auto"
+		}
+	}
+	return args
 }

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,7 +34,8 @@ const (
 
 type upCmd struct {
 	config.Up `embed:""`
-	Log       config.Log `embed:"" prefix:"log-"`
+	Log       config.Log        `embed:"" prefix:"log-"`
+	Scale     config.ScaleRules `embed:"" prefix:"scale-"`
 }
 
 // Run runs the cluster until the first signal.
@@ -89,8 +91,10 @@ type up struct {
 	reg   *sqlite.Registry
 
 	nodes   []*child
+	edges   *flock
 	gateway *child
 	client  *http.Client // trusts the cluster's certificate
+	isReady atomic.Bool
 
 	mu sync.Mutex // for p.out: children report from their goroutines
 }
@@ -154,25 +158,31 @@ func (u *up) parts() []lifecycle.Part {
 	if u.p.configFile != "" {
 		common = append(common, "--config="+u.p.configFile)
 	}
-	group := func(role cluster.Role, n int) (list []*child) {
-		for i := range n {
-			name := fmt.Sprintf("%s-%d", role, i+1)
-			// Port 0: the node finds one and registers it, so that clusters fit side by side.
-			list = append(list, u.child(name, append([]string{"serve", "--role=" + string(role), "--id=" + name,
-				"--http=127.0.0.1:0", "--media=:0", "--relay=127.0.0.1:0", "--trusted-proxies=127.0.0.0/8,::1/128",
-				fmt.Sprint("--publish-url=:", u.cmd.PublishPort), fmt.Sprint("--play-url=:", u.cmd.PlayPort), "--limits-cpu=1", "--limits-memory=1", // they share the machine: none has room that another lacks
-				"--drain-deadline=" + drainIn.String()}, common...)))
-		}
-		return list
+	node := func(role cluster.Role, i int, more ...string) *child {
+		name := fmt.Sprintf("%s-%d", role, i)
+		// Port 0: the node finds one and registers it, so that clusters fit side by side.
+		return u.child(name, slices.Concat([]string{"serve", "--role=" + string(role), "--id=" + name,
+			"--http=127.0.0.1:0", "--media=:0", "--relay=127.0.0.1:0", "--trusted-proxies=127.0.0.0/8,::1/128",
+			fmt.Sprint("--publish-url=:", u.cmd.PublishPort), fmt.Sprint("--play-url=:", u.cmd.PlayPort), "--limits-cpu=1", "--limits-memory=1"}, // they share the machine: none has room that another lacks
+			more, common))
 	}
-	origins, edges := group(cluster.Origin, u.cmd.Origins), group(cluster.Edge, u.cmd.Edges)
-	u.nodes = slices.Concat(origins, edges)
+	short := "--drain-deadline=" + drainIn.String()
+	var origins []*child
+	for i := range u.cmd.Origins {
+		origins = append(origins, node(cluster.Origin, i+1, short))
+	}
+	more := []string{short}
+	if u.scales() {
+		more = append(more, fmt.Sprint("--limits-cores=", u.edgeCores()))
+	}
+	u.edges = &flock{u: u, make: func(i int) *child { return node(cluster.Edge, i, more...) }}
+	u.nodes = slices.Concat(origins, u.edges.begin())
 	u.gateway = u.child("gateway", append([]string{"gateway", "--publish=:" + strconv.Itoa(u.cmd.PublishPort),
-		"--play=:" + strconv.Itoa(u.cmd.PlayPort), "--redirect=", "--operators=127.0.0.1:0", "--certificate=" + u.home.path(certFile),
+		"--play=:" + strconv.Itoa(u.cmd.PlayPort), "--redirect=", "--operators=127.0.0.1:0", fmt.Sprint("--scale-cpu=", u.cmd.Scale.CPU), fmt.Sprint("--scale-window=", u.cmd.Scale.Window), "--certificate=" + u.home.path(certFile),
 		"--key=" + u.home.path(certKeyFile)}, common...))
 	return []lifecycle.Part{
 		{Name: "origins", Run: all(origins)},
-		{Name: "edges", Run: all(edges)},
+		{Name: "edges", Run: u.edges.run},
 		{Name: "gateway", Run: all([]*child{u.gateway})},
 		{Name: "orders", Run: u.orders},
 		{Name: "cluster", Run: u.picture},
@@ -192,6 +202,7 @@ func all(list []*child) func(context.Context) error {
 			group.Go(func() { errs[i] = c.Run(ctx) })
 		}
 		group.Wait()
+		<-ctx.Done() // even if all have left by order
 		return errors.Join(errs...)
 	}
 }
@@ -219,7 +230,11 @@ func (u *up) picture(ctx context.Context) error {
 	u.say("ready in %.1fs", time.Since(u.began).Seconds())
 	u.say("  publish  %s/%s/", publish, app)
 	u.say("  play     %s/%s/player.html", play, app)
+	if u.scales() {
+		u.say("  edges    %s, as the load is over %s; an edge counts %.3g processors as its own", u.cmd.Autoscale, u.cmd.Scale.Window, u.edgeCores())
+	}
 	u.say("  stop     Ctrl-C")
+	u.isReady.Store(true)
 	<-ctx.Done()
 	u.say("stopping (Ctrl-C again ends it at once)")
 	return nil
@@ -241,7 +256,7 @@ func (u *up) orders(ctx context.Context) error {
 		if err != nil {
 			continue // the nodes' logs tell of it
 		}
-		for _, c := range u.nodes {
+		for _, c := range slices.Concat(u.nodes, u.edges.list()) {
 			if i := slices.IndexFunc(nodes, func(n cluster.Node) bool { return n.ID == c.name }); i >= 0 {
 				c.leave(nodes[i].Order.Drain)
 			}

@@ -60,9 +60,13 @@ var checks = map[string]func(string) error{
 	"id":       checkID,
 	"name":     checkName,
 	"fraction": func(s string) error { return within(s, 0.01, 1) },
-	"count":    func(s string) error { return within(s, 0, 1e9) },
-	"some":     func(s string) error { return within(s, 1, 100) },
-	"port":     func(s string) error { return within(s, 1, 65535) },
+	"range": func(s string) error {
+		_, _, err := Range(s, 1)
+		return err
+	},
+	"count": func(s string) error { return within(s, 0, 1e9) },
+	"some":  func(s string) error { return within(s, 1, 100) },
+	"port":  func(s string) error { return within(s, 1, 65535) },
 	"positive": func(s string) error {
 		if d, err := time.ParseDuration(s); err == nil && d <= 0 {
 			return fmt.Errorf("%s is too short: it must be more than zero", s)

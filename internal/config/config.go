@@ -105,12 +105,17 @@ type Gateway struct {
 	Scale          Scale         `yaml:"scale" embed:"" prefix:"scale-"`
 }
 
-// Scale is when a group of nodes should grow or shrink.
+// Scale is when a group of nodes should grow or shrink, and who is told.
 type Scale struct {
+	ScaleRules `embed:""`
+	Azure      ScaleAzure `yaml:"azure" embed:"" prefix:"azure-"`
+}
+
+// ScaleRules are when a group of nodes should grow or shrink.
+type ScaleRules struct {
 	CPU    float64       `yaml:"cpu" default:"0.6" check:"fraction" help:"Mean load of a group at which it grows, 0 to 1."`
 	Window time.Duration `yaml:"window" default:"5m" check:"positive" help:"Time over which the mean is taken."`
 	Min    int           `yaml:"min" default:"1" check:"some" help:"Fewest nodes of a group."`
-	Azure  ScaleAzure    `yaml:"azure" embed:"" prefix:"azure-"`
 }
 
 // ScaleAzure is where Azure's autoscale rules find the scaling signal.
@@ -125,6 +130,8 @@ type Up struct {
 	Dir         string   `yaml:"dir" default:".sluice" check:"path" help:"Folder of registry, certificates and logs."`
 	Origins     int      `yaml:"origins" default:"1" check:"some" help:"Number of origins."`
 	Edges       int      `yaml:"edges" default:"2" check:"some" help:"Number of edges."`
+	Autoscale   string   `yaml:"autoscale" default:"" check:"range" help:"Edges come and go with the load: MIN-MAX, or auto for --edges to twice as many; empty: they don't." placeholder:"[MIN-MAX]"`
+	EdgeCores   float64  `yaml:"edge-cores" default:"0" check:"count" help:"Processors that count as an edge's own for --autoscale; 0: the machine's by MAX."`
 	PublishPort int      `yaml:"publish-port" default:"8443" check:"port" help:"Port for publishers, HTTPS."`
 	PlayPort    int      `yaml:"play-port" default:"5443" check:"port" help:"Port for viewers, HTTPS."`
 	Hosts       []string `yaml:"hosts" default:"" check:"host" help:"More names and addresses for the certificate; this machine's own are in it."`

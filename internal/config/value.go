@@ -73,3 +73,20 @@ func (s Size) String() string {
 	}
 	return strconv.FormatInt(int64(s), 10) + "B"
 }
+
+// Range reads MIN-MAX; auto is from some to twice as many, "" is 0 to 0.
+func Range(s string, some int) (least, most int, err error) {
+	switch s {
+	case "":
+		return 0, 0, nil
+	case "auto":
+		return some, 2 * some, nil
+	}
+	from, to, ok := strings.Cut(s, "-")
+	least, errFrom := strconv.Atoi(from)
+	most, errTo := strconv.Atoi(to)
+	if !ok || errFrom != nil || errTo != nil || least < 1 || most < least || most > 100 {
+		return 0, 0, fmt.Errorf("%q is not a range such as 1-4, of at most 100", s)
+	}
+	return least, most, nil
+}
