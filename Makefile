@@ -20,7 +20,7 @@ WEB_MODULES := web/node_modules/.package-lock.json
 WEB_BUILT   := web/dist/.built
 E2E_MODULES := e2e/node_modules/.package-lock.json
 
-.PHONY: help deps deps-test build web up test test-short test-web arch e2e e2e-long lint fuzz bench bench-micro simulate chaos docs clean
+.PHONY: help deps deps-test build web up test ferretdb test-short test-web arch e2e e2e-long lint fuzz bench bench-micro simulate chaos docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -56,10 +56,14 @@ build: deps web ## build bin/sluice
 up: build ## build, and run a whole cluster on this machine; ARGS="--edges 3" for more
 	@exec bin/sluice up $(ARGS)
 
-test: deps deps-test lint arch test-web ## every test: what CI runs
+test: deps deps-test lint arch test-web ferretdb ## every test: what CI runs
 	@echo "go: tests with the race detector"
 	go test -race -timeout 10m $(PKG)
 	@$(MAKE) --no-print-directory e2e
+
+ferretdb: ## build bin/ferretdb, the MongoDB of the tests
+	@[ -x bin/ferretdb ] || echo "tests: building FerretDB (once, about a minute)"
+	@scripts/ferretdb
 
 test-short: web ## the fast tests of the Go code
 	go test -short $(PKG)
