@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice/cluster"
+	"sluice/cluster/mongo"
 	"sluice/cluster/sqlite"
 	"sluice/internal/config"
 	"sluice/media"
@@ -61,8 +62,8 @@ func openStore(ctx context.Context, store string) (cluster.Registry, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	if kind != cluster.SQLite {
-		return nil, errors.New("this version keeps its registry in SQLite only: use sqlite:PATH")
+	if kind == cluster.MongoDB {
+		return mongo.Open(ctx, rest)
 	}
 	return sqlite.Open(ctx, filepath.Clean(rest))
 }

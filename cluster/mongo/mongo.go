@@ -1,0 +1,164 @@
+// Package mongo is the cluster's registry on a MongoDB server, or on one that speaks its protocol: a cluster of many
+// machines shares it. It asks for unique ids and for the compare-and-swap of one document, and for nothing else, so that it is right on a
+// lone server, a replica set, and the services that clouds offer.
+//
+// Imports: media, cluster.
+package mongo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
+
+	"sluice/cluster"
+)
+
+const (
+	defaultDatabase = "sluice"
+
+	// What the URL does not say. callWithin bounds calls whose context has no end, and is long enough for an election.
+	selectWithin  = 3 * time.Second
+	connectWithin = 3 * time.Second
+	callWithin    = 5 * time.Second
+	// connections of one process: it has a few calls under way, and a change stream waits in one.
+	connections = 8
+
+	openWithin  = 10 * time.Second
+	closeWithin = 2 * time.Second
+)
+
+// Registry is a cluster.Registry and a cluster.Notifier.
+type Registry struct {
+	client  *driver.Client
+	nodes   *driver.Collection
+	streams *driver.Collection
+	where   string        // hosts and database, for errors; never a password
+	timeout time.Duration // of every call, if the URL has one
+	clock   clock
+	fixed   func() time.Time // a test's clock
+
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+var (
+	_ cluster.Registry = (*Registry)(nil)
+	_ cluster.Notifier = (*Registry)(nil)
+)
+
+// Option changes how Open works.
+type Option func(*Registry)
+
+// WithClock replaces the server's clock.
+func WithClock(now func() time.Time) Option { return func(r *Registry) { r.fixed = now } }
+
+// Open connects to the server that a mongodb:// or mongodb+srv:// URL names, and makes the collections' index. The
+// database is that of the URL's path, or "sluice". Errors say what to do, and never repeat the URL: it may hold a password.
+func Open(ctx context.Context, url string, opts ...Option) (*Registry, error) {
+	o, database, err := parse(url)
+	if err != nil {
+		return nil, fmt.Errorf("open registry: %w", err)
+	}
+	r := &Registry{where: fmt.Sprintf("%s, database %s", hosts(o.Hosts), database)}
+	if o.Timeout != nil {
+		r.timeout = *o.Timeout
+	}
+	for _, opt := range opts {
+		opt(r)
+	}
+	if r.client, err = driver.Connect(o); err != nil {
+		return nil, fmt.Errorf("open registry: %w", badURL(err))
+	}
+	db := r.client.Database(database)
+	r.nodes, r.streams = db.Collection("nodes"), db.Collection("streams")
+	if err := r.prepare(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open registry: %w", err), r.disconnect())
+	}
+	ctx, r.stop = context.WithCancel(context.WithoutCancel(ctx))
+	r.running.Go(func() { r.keepTime(ctx) })
+	return r, nil
+}
+
+// parse reads a URL and adds what a registry needs.
+func parse(url string) (o *options.ClientOptions, database string, err error) {
+	cs, err := connstring.ParseAndValidate(url)
+	if err != nil {
+		return nil, "", badURL(err)
+	}
+	if database = cs.Database; database == "" {
+		database = defaultDatabase
+	}
+	o = options.Client().ApplyURI(url)
+	if err := o.Validate(); err != nil {
+		return nil, "", badURL(err)
+	}
+	if o.AppName == nil {
+		o.SetAppName("sluice")
+	}
+	if o.ServerSelectionTimeout == nil {
+		o.SetServerSelectionTimeout(selectWithin)
+	}
+	if o.ConnectTimeout == nil {
+		o.SetConnectTimeout(connectWithin)
+	}
+	if o.MaxPoolSize == nil {
+		o.SetMaxPoolSize(connections)
+	}
+	// What is not known by the majority can be lost with the primary, and a lease with it; whatever the URL says.
+	o.SetWriteConcern(writeconcern.Majority()).SetReadConcern(readconcern.Majority()).SetReadPreference(readpref.Primary())
+	return o, database, nil
+}
+
+// prepare finds out whether the server can be used.
+func (r *Registry) prepare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, openWithin)
+	defer cancel()
+	if err := r.measure(ctx); err != nil {
+		return r.explain(err)
+	}
+	// Streams that were published once and are not now stay as rows: this index finds the others.
+	_, err := r.streams.Indexes().CreateOne(ctx, driver.IndexModel{Keys: bson.D{{Key: "state", Value: 1}}})
+	return r.explain(err)
+}
+
+// Close ends all connections; calls after it fail.
+func (r *Registry) Close() error {
+	r.stop()
+	r.running.Wait()
+	if err := r.disconnect(); err != nil && !errors.Is(err, driver.ErrClientDisconnected) {
+		return fmt.Errorf("close registry: %w", err)
+	}
+	return nil
+}
+
+func (r *Registry) disconnect() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+	defer cancel()
+	return r.client.Disconnect(ctx)
+}
+
+// bound ends a call that nobody else would end.
+func bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, callWithin)
+}
+
+// wrap says what failed.
+func (r *Registry) wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf(format+": %w", append(args, r.explain(err))...)
+}
