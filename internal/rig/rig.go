@@ -1,7 +1,7 @@
-// Package rig runs a cluster inside a test: origins, edges and a gateway with real sockets and a registry in memory,
-// publishers and viewers that come in by the gateway, and verbs for what can go wrong.
+// Package rig runs a cluster inside a test: origins, edges and a gateway with real sockets and a registry in
+// memory or on a server, publishers and viewers that come in by the gateway, and verbs for what can go wrong.
 //
-// Imports: cluster, cluster/memory, gateway, internal/config, internal/impair, internal/lifecycle, load, media, node.
+// Imports: cluster, cluster/memory, cluster/mongo, cluster/mongo/mongotest, gateway, internal/config, internal/impair, internal/lifecycle, load, media, node.
 package rig
 
 import (
@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"sluice/cluster"
-	"sluice/cluster/memory"
 	"sluice/gateway"
 	"sluice/internal/config"
 	"sluice/internal/lifecycle"
@@ -37,13 +36,13 @@ type Options struct {
 	Origins, Edges int
 	Configure      func(*config.Node) // changes every node's configuration
 	Log            *slog.Logger       // nil: silence
+	Store          Store              // of the registry; nil: Memory
 }
 
 // Cluster is what runs.
 type Cluster struct {
 	t       testing.TB
 	options Options
-	store   *memory.Store
 	cert    tls.Certificate
 	gateway *gateway.Gateway
 	stop    []func()
@@ -56,7 +55,7 @@ type Cluster struct {
 // member is a node and its line to the registry.
 type member struct {
 	node     *node.Node
-	registry *memory.Registry
+	registry Line
 	cancel   context.CancelFunc
 	done     chan error
 }
@@ -73,8 +72,11 @@ func Start(t testing.TB, o Options) *Cluster {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Store == nil {
+		o.Store = Memory()
+	}
 	before := runtime.NumGoroutine()
-	c := &Cluster{t: t, options: o, store: memory.NewStore(time.Now), nodes: map[string]*member{}, users: map[*user]struct{}{}}
+	c := &Cluster{t: t, options: o, nodes: map[string]*member{}, users: map[*user]struct{}{}}
 	t.Cleanup(func() { c.end(before) })
 	for i := range o.Origins {
 		c.Run(cluster.Origin, fmt.Sprintf("origin-%d", i+1))
@@ -97,7 +99,7 @@ func (c *Cluster) Run(role cluster.Role, id string) *node.Node {
 	if f := c.options.Configure; f != nil {
 		f(&cfg)
 	}
-	m := &member{registry: c.store.Open(), done: make(chan error, 1)}
+	m := &member{registry: c.options.Store.Open(c.t), done: make(chan error, 1)}
 	var err error
 	if m.node, err = node.New(cfg, node.Deps{Registry: m.registry, Version: "rig", Log: c.options.Log}); err != nil {
 		c.t.Fatal(err)
@@ -117,7 +119,7 @@ func (c *Cluster) Run(role cluster.Role, id string) *node.Node {
 func (c *Cluster) openGateway() {
 	c.t.Helper()
 	c.cert = certificate(c.t)
-	registry := c.store.Open()
+	registry := c.options.Store.Open(c.t)
 	directory := cluster.NewDirectory(registry, 0, c.options.Log)
 	c.gateway = gateway.New(gateway.Config{
 		PublishListen: "127.0.0.1:0", PlayListen: "127.0.0.1:0", StopTimeout: 500 * time.Millisecond,
@@ -134,7 +136,11 @@ func (c *Cluster) openGateway() {
 			c.t.Errorf("gateway: %v", err)
 		}
 	})
-	c.stop = append(c.stop, func() { cancel(); running.Wait() })
+	c.stop = append(c.stop, func() {
+		cancel()
+		running.Wait()
+		c.close("gateway", registry)
+	})
 	c.Poll(10*time.Second, func() error { // every node has said hello
 		live := 0
 		for _, n := range directory.View().Alive() {
@@ -218,6 +224,13 @@ func (c *Cluster) finish(id string, m *member) {
 		}
 	case <-time.After(20 * time.Second):
 		c.t.Errorf("%s does not end", id)
+	}
+	c.close(id, m.registry)
+}
+
+func (c *Cluster) close(id string, l Line) {
+	if err := l.Close(); err != nil {
+		c.t.Errorf("%s: %v", id, err)
 	}
 }
 
