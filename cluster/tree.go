@@ -19,6 +19,7 @@ type Child struct {
 	Below      int      // nodes that take the stream through it
 	Regions    []string // where those are
 	Busy       bool     // it takes no children, but may know others that do
+	Gone       bool     // it gives no sign of life: its place is free
 }
 
 // Asker is a node that wants the stream.
@@ -41,7 +42,7 @@ func Admit(self Parent, children []Child, asker Asker) Verdict {
 	var best *Child
 	for i := range children {
 		c := &children[i]
-		if c.ID == asker.ID { // it comes anew: its place becomes free
+		if c.ID == asker.ID || c.Gone { // it comes anew, and its place becomes free; or it is dead, and will leave
 			continue
 		}
 		taken++

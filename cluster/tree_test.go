@@ -30,6 +30,7 @@ func TestAdmit(t *testing.T) {
 		{"all are to be avoided", self, []Child{{ID: "x"}, {ID: "y"}}, Asker{ID: "n", Avoid: []string{"x", "y"}}, Verdict{}},
 		{"a child that comes anew takes its own place", self, []Child{{ID: "x"}, {ID: "n"}}, Asker{ID: "n", Region: "a"}, Verdict{Accept: true}},
 		{"a child is not sent to itself", self, []Child{{ID: "x", Below: 3}, {ID: "y", Below: 3}, {ID: "n"}}, Asker{ID: "n"}, Verdict{To: "x"}},
+		{"the place of one that is gone", self, []Child{{ID: "x"}, {ID: "y", Gone: true}}, Asker{ID: "n", Region: "a", Avoid: []string{"y"}}, Verdict{Accept: true}},
 		{"not to a busy child", self, []Child{{ID: "x", Busy: true}, {ID: "y", Below: 7}}, Asker{ID: "n"}, Verdict{To: "y"}},
 		{"to a busy child that knows others, at worst", self, []Child{{ID: "x", Busy: true, Below: 1}, {ID: "y", Busy: true}}, Asker{ID: "n"}, Verdict{To: "x"}},
 		{"a busy node sends on although it has room", busy(self), []Child{{ID: "x"}}, Asker{ID: "n"}, Verdict{To: "x"}},

@@ -72,6 +72,7 @@ type publishCmd struct {
 	FPS     int  `help:"Frames a second of the test pattern." default:"30"`
 	Bitrate int  `help:"Of video that is encoded, bit/s." default:"2500000"`
 	Loop    bool `help:"Begin the file again at its end."`
+	Backup  bool `help:"As the stream's backup publisher, on another origin than the main one."`
 }
 
 // check refuses what would be no picture, before anything is asked of a server.
@@ -98,6 +99,9 @@ func (c *publishCmd) Run(p *process, top *cli) error {
 	url, roots, err := c.resolve(p, top, c.To, "whip", func(a address) string { return a.Publish })
 	if err != nil {
 		return err
+	}
+	if c.Backup {
+		url += "?backup=1"
 	}
 	fmt.Fprintf(p.err, "publishing %s to %s (Ctrl-C ends it)\n", c.Source, url)
 	return load.Publish(p.ctx, load.PublishConfig{

@@ -60,6 +60,7 @@ type Relay struct {
 
 	mu       sync.Mutex
 	peers    map[string]*quic.Conn // by key: a node has one connection, its newest
+	pulses   map[*quic.Conn]*pulse
 	children map[media.Key][]*subscription
 	count    int // of all children
 	draining bool
@@ -88,7 +89,7 @@ func New(cfg Config) *Relay {
 	if cfg.Path == nil {
 		cfg.Path = func(media.Key) []string { return nil }
 	}
-	return &Relay{cfg: cfg, gate: gate{known: cfg.Known}, peers: map[string]*quic.Conn{}, children: map[media.Key][]*subscription{}}
+	return &Relay{cfg: cfg, gate: gate{known: cfg.Known}, peers: map[string]*quic.Conn{}, pulses: map[*quic.Conn]*pulse{}, children: map[media.Key][]*subscription{}}
 }
 
 // Listen binds the UDP port.
@@ -120,6 +121,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer r.wg.Wait()
 	r.wg.Go(func() { r.complain(ctx) })
+	r.wg.Go(func() { r.listen(ctx) })
 	for {
 		conn, err := r.listener.Accept(ctx)
 		if err != nil {
@@ -157,6 +159,7 @@ func (r *Relay) greet(conn *quic.Conn) {
 	r.mu.Lock()
 	old := r.peers[key]
 	r.peers[key] = conn
+	r.pulses[conn] = &pulse{heard: time.Now()}
 	r.mu.Unlock()
 	if old != nil {
 		_ = old.CloseWithError(wire.ConnReplaced, "the node has connected again")
@@ -175,6 +178,7 @@ func (r *Relay) serve(ctx context.Context, conn *quic.Conn) {
 		if r.peers[key] == conn {
 			delete(r.peers, key)
 		}
+		delete(r.pulses, conn)
 		r.mu.Unlock()
 	}()
 	for {

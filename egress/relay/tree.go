@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"context"
 	"slices"
+	"time"
 
 	"sluice/cluster"
 	"sluice/media"
@@ -19,7 +21,13 @@ func (r *Relay) admit(s *subscription, relayed bool) (accepted bool, to *wire.Re
 	}
 	children := r.children[s.key]
 	known := make([]cluster.Child, len(children))
+	now := time.Now()
 	for i, c := range children {
+		if p := r.pulses[c.conn]; p != nil && now.Sub(p.heard) > deafAfter {
+			// Its own children have noticed before QUIC does. It is nobody's parent, and its place is free for those who say so.
+			known[i] = cluster.Child{ID: c.node, Busy: true, Gone: slices.Contains(s.avoid, c.node)}
+			continue
+		}
 		known[i] = cluster.Child{ID: c.node, Region: c.region, Below: int(c.below.Nodes), Regions: c.below.Regions, Busy: c.below.Busy}
 	}
 	v := cluster.Verdict{Accept: true} // who speaks version 1 can't be sent on
@@ -56,6 +64,37 @@ func (r *Relay) busy() bool {
 	draining := r.draining
 	r.mu.Unlock()
 	return draining || r.cfg.Busy()
+}
+
+// pulse is what shows that a peer lives: packets of its connection. It sends some at least every 400 ms.
+type pulse struct {
+	packets uint64
+	heard   time.Time // when there were more of them
+}
+
+const (
+	listenEvery = 100 * time.Millisecond
+	deafAfter   = 600 * time.Millisecond // a peer that sends nothing for so long may be dead
+)
+
+// listen takes the pulse of each peer.
+func (r *Relay) listen(ctx context.Context) {
+	tick := time.NewTicker(listenEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			r.mu.Lock()
+			for conn, p := range r.pulses {
+				if n := conn.ConnectionStats().PacketsReceived; n != p.packets {
+					p.packets, p.heard = n, now
+				}
+			}
+			r.mu.Unlock()
+		}
+	}
 }
 
 // path is what children are told.

@@ -79,6 +79,7 @@ func TestBackupTakesOver(t *testing.T) {
 		{"the publisher falls silent", func(w *twins) { w.quiet() }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			w := pairUp(t)
 			edge := start(t, w.reg, "e", options{})
 			v := watch(t, edge)

@@ -131,6 +131,10 @@ func TestLiars(t *testing.T) {
 				send(conn, append(wire.AppendHeader(nil, wire.Header{Subscription: uint64(ctl.StreamID()), Generation: 1, Track: 5}), picture(1, true)...))
 			}
 		}, true},
+		{"a path by nobody", func(_ *quic.Conn, ctl *quic.Stream) {
+			b := wire.AppendFrame(nil, wire.Hello{Version: wire.Version, Node: "liar"})
+			_, _ = ctl.Write(wire.AppendFrame(wire.AppendFrame(b, wire.Path{}), wire.Tracks{Generation: 1, Tracks: []media.Track{video}}))
+		}, false},
 		{"the same tracks again", func(_ *quic.Conn, ctl *quic.Stream) {
 			accept(ctl, video)
 			accept(ctl, video)

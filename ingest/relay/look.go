@@ -20,7 +20,7 @@ const (
 	// silence: without media for so long, the registry is asked whether another node has the stream, and again after seekEvery.
 	silence   = 2 * time.Second
 	seekEvery = 5 * time.Second
-	seekAgain = 300 * time.Millisecond // the same for an upstream that is dead
+	seekAgain = 200 * time.Millisecond // the same for an upstream that is dead
 	// While the backup publisher is on the hub, the other one is looked for so often; news make it sooner.
 	seekMain  = 15 * time.Second
 	tellEvery = 5 * time.Second // what is below is told at least so often

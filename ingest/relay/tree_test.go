@@ -183,10 +183,11 @@ func TestParentIsDrained(t *testing.T) {
 	})
 	playing(t, 50, viewers...)
 	rooted(t, origin, 2, edges...)
+	undisturbed := viewers[0].gap(from[0]) // the machine does other things too
 	for i, v := range viewers {
 		v.intact(t)
-		if gap := v.gap(from[i]); gap > 150*time.Millisecond { // it comes every 10 ms, on a machine that does other things too
-			t.Errorf("viewer %d saw nothing for %v", i+1, gap)
+		if gap := v.gap(from[i]); gap > undisturbed+100*time.Millisecond { // a frame comes every 10 ms
+			t.Errorf("viewer %d saw nothing for %v, and that of the drained node itself for %v", i+1, gap, undisturbed)
 		}
 	}
 	late := start(t, reg, "late", options{fanout: 2})

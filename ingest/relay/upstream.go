@@ -146,7 +146,10 @@ func (up *upstream) hangUp() {
 
 // comes notes by which nodes the stream comes. An error says that this one is among them.
 func (up *upstream) comes(path []string) error {
-	if slices.Contains(path, up.session.relay.cfg.Node) {
+	switch {
+	case len(path) == 0:
+		return fmt.Errorf("%w: a path by no node", wire.ErrMalformed)
+	case slices.Contains(path, up.session.relay.cfg.Node):
 		return errLoop
 	}
 	up.mu.Lock()
