@@ -2,6 +2,8 @@ package rig
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -99,5 +101,73 @@ func TestRollingUpgrade(t *testing.T) {
 	}
 	if f["moved"] < viewers+1 {
 		t.Errorf("only %g sessions moved, of %d viewers and a publisher", f["moved"], viewers)
+	}
+}
+
+// TestDrainIsTakenBack: while somebody is there the node can stay, and those who were not told never know.
+func TestDrainIsTakenBack(t *testing.T) {
+	c := Start(t, Options{Edges: 1, Configure: patient})
+	c.publish(stream1)
+	v := c.watch(stream1)
+	c.More(10, v)
+	state := func(want cluster.NodeState) {
+		t.Helper()
+		c.Poll(10*time.Second, func() error {
+			if got := c.State("edge-1"); got != want {
+				return fmt.Errorf("edge-1 is %s, want %s", got, want)
+			}
+			return nil
+		})
+	}
+	c.Order("edge-1", cluster.Order{Drain: true})
+	state(cluster.Draining)
+	c.Poll(10*time.Second, func() error {
+		w, err := c.Watch(stream1)
+		if err == nil {
+			w.Vanish()
+			return errors.New("a node that drains takes a viewer")
+		}
+		return nil
+	})
+	c.Order("edge-1", cluster.Order{})
+	state(cluster.Ready)
+	c.More(10, c.watch(stream1), v)
+	if err := v.Whole(); err != nil {
+		t.Errorf("over a drain that was taken back: %v", err)
+	}
+}
+
+// TestDeafClientsAreSentAway: those who can't be told stay as long as they may, and are gone before the deadline, not all at once.
+func TestDeafClientsAreSentAway(t *testing.T) {
+	const within = 4 * time.Second
+	c := Start(t, Options{Edges: 1, Configure: func(n *config.Node) { n.DrainDeadline = within }})
+	c.publish(stream1)
+	var viewers []*Viewer
+	for range 20 {
+		viewers = append(viewers, c.watch(stream1))
+	}
+	c.More(10, viewers...)
+	edge := c.Node("edge-1")
+	left := func() int {
+		i, _ := edge.Hub().Info(stream1)
+		return i.Viewers
+	}
+	began := time.Now()
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); c.Stop("edge-1") }()
+	c.Poll(within, func() error {
+		if left() == len(viewers) {
+			return errors.New("nobody was sent away")
+		}
+		return nil
+	})
+	first, some := time.Since(began), left()
+	<-stopped
+	took := time.Since(began)
+	if first < within/2 || took > within {
+		t.Errorf("the first was sent away after %v, and the last were gone after %v of %v", first, took, within)
+	}
+	if some == 0 {
+		t.Error("all were sent away in the same instant")
 	}
 }

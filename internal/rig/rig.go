@@ -188,9 +188,7 @@ func (c *Cluster) Stop(id string) {
 func (c *Cluster) Drain(id string, within time.Duration) {
 	c.t.Helper()
 	m := c.member(id)
-	if err := m.registry.Order(c.t.Context(), id, cluster.Order{Drain: true, Deadline: m.registry.Now().Add(within)}); err != nil {
-		c.t.Fatal(err)
-	}
+	c.Order(id, cluster.Order{Drain: true, Deadline: m.registry.Now().Add(within)})
 	select {
 	case err := <-m.done:
 		if !errors.Is(err, lifecycle.ErrDone) {
@@ -203,6 +201,29 @@ func (c *Cluster) Drain(id string, within time.Duration) {
 	delete(c.nodes, id)
 	c.mu.Unlock()
 	m.cancel()
+}
+
+// Order is what an operator wants of a node.
+func (c *Cluster) Order(id string, o cluster.Order) {
+	c.t.Helper()
+	if err := c.member(id).registry.Order(c.t.Context(), id, o); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// State is what a node says of itself in the registry; "": nothing.
+func (c *Cluster) State(id string) cluster.NodeState {
+	c.t.Helper()
+	nodes, err := c.member(id).registry.Nodes(c.t.Context())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, n := range nodes {
+		if n.ID == id {
+			return n.State
+		}
+	}
+	return ""
 }
 
 // CutOff takes the registry away from a node; Rejoin gives it back.
