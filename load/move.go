@@ -118,11 +118,8 @@ func (v *viewer) hasVideo() bool {
 	return false
 }
 
-// handOver is for how long both sessions of a publisher send after the first key frame of the second.
-const handOver = 200 * time.Millisecond
-
-// watchForMove opens another session when the server asks for it, and ends this one when the other has sent a key frame. The source goes on
-// through both.
+// watchForMove opens another session when the server asks for it, and ends this one when the other has sent a key frame, at once: what
+// viewers see of that picture by the old way they would have to see again by the new one, or wait for the next key frame. The source goes on.
 func (p *publisher) watchForMove(ctx context.Context, wg *sync.WaitGroup, s *peer, to chan<- *peer) {
 	wg.Go(func() {
 		if s.res.AwaitMove(ctx) != nil {
@@ -151,10 +148,6 @@ func (p *publisher) watchForMove(ctx context.Context, wg *sync.WaitGroup, s *pee
 			case <-ctx.Done():
 			}
 			to <- other // has room: one comes at a time
-			select {
-			case <-time.After(handOver):
-			case <-ctx.Done():
-			}
 			s.close(ctx, p.cfg.Log)
 			return
 		}

@@ -417,7 +417,7 @@ func (p *publisher) send(t *outTrack, pkt *rtp.Packet, now time.Time) {
 	if t.kind == media.Video && pkt.Marker {
 		p.stats.Frames++
 	}
-	if !p.isKeyed && (codec.StartsKeyFrame(t.codec, pkt.Payload) || p.tracks[0].kind == media.Audio) {
+	if !p.isKeyed && (p.tracks[0].kind == media.Audio || t.kind == media.Video && codec.StartsKeyFrame(t.codec, pkt.Payload)) {
 		p.isKeyed = true
 		close(p.keyed)
 	}

@@ -26,8 +26,9 @@ func (l *lane) give(b *media.Burst, now time.Time) bool {
 	up := l.up
 	l.feed.Lock()
 	defer l.feed.Unlock()
-	if l.pub != nil && l.video && !l.begun.Load() && b.Arrived <= up.after {
-		// Viewers have seen this GOP, from the node before. Showing it again would put them behind.
+	if l.pub != nil && l.video && !l.begun.Load() && b.Arrived+seenTwice <= up.after {
+		// Viewers have seen this GOP, from the node before. Showing it again would put them behind. A little of it does not: a publisher who
+		// moves sends both ways for a moment.
 		b.Release()
 		l.begun.Store(true)
 		l.wantKey()

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"sluice/cluster"
 	"sluice/internal/config"
+	"sluice/load"
 	"sluice/load/crowd"
 )
 
@@ -169,5 +172,71 @@ func TestDeafClientsAreSentAway(t *testing.T) {
 	}
 	if some == 0 {
 		t.Error("all were sent away in the same instant")
+	}
+}
+
+// TestOneOfEachMoves: sluice publish and sluice play go over to other nodes without a gap that anybody minds.
+func TestOneOfEachMoves(t *testing.T) {
+	if _, err := exec.LookPath("ffmpeg"); err != nil {
+		t.Skip("publishing needs ffmpeg, which is not installed")
+	}
+	c := Start(t, Options{Edges: 1, Configure: patient})
+	ctx, cancel := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer cancel()
+	sessions := make(chan int, 100)
+	work.Go(func() {
+		err := load.Publish(ctx, load.PublishConfig{URL: c.PublishURL(stream1), Source: load.TestPattern, Insecure: true, Width: 160, Height: 90, Bitrate: 100_000, Log: c.options.Log,
+			Progress: func(s load.PublishStats) { sessions <- s.Sessions }})
+		if err != nil {
+			t.Errorf("publish: %v", err)
+		}
+	})
+	watched := make(chan load.PlayReport, 1)
+	flows := make(chan struct{})
+	var once sync.Once
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	work.Go(func() {
+		r, err := load.Play(watching, load.PlayConfig{URL: c.PlayURL(stream1), Insecure: true, Wait: 10 * time.Second, Log: c.options.Log,
+			Progress: func(s load.PlayStats) {
+				if s.Frames > 20 {
+					once.Do(func() { close(flows) })
+				}
+			}})
+		if err != nil {
+			t.Errorf("play: %v", err)
+		}
+		watched <- r
+	})
+	select {
+	case <-flows:
+	case <-time.After(20 * time.Second):
+		t.Fatal("no picture within 20 s")
+	}
+	for _, x := range []struct {
+		role cluster.Role
+		id   string
+	}{{cluster.Origin, "origin-1"}, {cluster.Edge, "edge-1"}} {
+		c.Run(x.role, x.id+"-new")
+		c.Drain(x.id, 15*time.Second)
+	}
+	select { // what comes after counts, too
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+	}
+	stop()
+	r := <-watched
+	t.Logf("the longest gap was %v", time.Duration(r.Video.LongestGap))
+	if r.Moves != 1 || r.Reconnections != 0 || r.Video.LongestGap > load.Millis(time.Second) {
+		t.Errorf("%d moves, %d reconnections, the longest gap was %v", r.Moves, r.Reconnections, r.Video.LongestGap)
+	}
+	last := 0
+	for len(sessions) > 0 {
+		last = <-sessions
+	}
+	if last != 2 {
+		t.Errorf("the publisher had %d sessions", last)
 	}
 }

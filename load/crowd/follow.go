@@ -127,9 +127,6 @@ func (r *sending) leave(ctx context.Context) {
 	r.o.publisher.leave(ctx, r.o)
 }
 
-// handOver is for how long both sessions of a publisher send after the first key frame of the second.
-const handOver = 200 * time.Millisecond
-
 // keep sends through a session until it is lost or ctx ends; when the server asks for it, through another one from then on.
 func (p *publisher) keep(ctx context.Context, o *outgoing) {
 	now := o.start(ctx)
@@ -141,8 +138,7 @@ func (p *publisher) keep(ctx context.Context, o *outgoing) {
 		}
 		then := next.start(ctx)
 		select {
-		case <-next.keyed:
-			pause(ctx, handOver)
+		case <-next.keyed: // by which viewers go over: what they see by the old way after that they can't see by the new one
 		case <-then.ended:
 		}
 		now.leave(ctx)

@@ -30,8 +30,11 @@ export interface PublishDeps<S extends PublishSession> {
 const IN_USE_TRIES = 6;
 /** Until another session is tried again beside one that shall end (ms). */
 const MOVE_AGAIN = 1000;
-/** For how long two sessions send the same, so that the new one's key frame is at the server before the old one ends (ms). */
-const HAND_OVER = 500;
+/**
+ * For how long two sessions send the same (ms): until the new one's first key frame is at the server. What viewers see by the old way
+ * after that they don't see by the new one, and would wait for another key frame.
+ */
+const HAND_OVER = 100;
 
 export class Publisher<S extends PublishSession = PublishSession> {
   /** The one that sends, once it is open. */
