@@ -187,7 +187,7 @@ type Registry interface {
 	// the same lease: so a lost answer is no lost stream.
 	Resume(ctx context.Context, l Lease, session int64) (Lease, error)
 	// Report writes what the holder says of its stream; ErrLeaseLost when it was taken over or released. It is
-	// not asked whether the lease's session is still valid. Called on each change, and every second while Interrupted.
+	// not asked whether the lease's session is still valid. Called on each change.
 	Report(ctx context.Context, l Lease, info StreamInfo) error
 	// Release ends a lease; the row stays with its epoch, as Finished.
 	// Releasing a lost lease is ErrLeaseLost and changes nothing.

@@ -180,30 +180,32 @@ func (m *Member) writeNews(ctx context.Context) {
 	tick := time.NewTicker(HeartbeatEvery)
 	defer tick.Stop()
 	for {
-		again := false
+		ticked := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			again = true
+			ticked = true
 		case <-m.news:
 		}
-		if wrote, err := m.write(ctx, again); wrote && ctx.Err() == nil {
+		if asked, err := m.write(ctx, ticked); asked && ctx.Err() == nil {
 			out.note(err)
 		}
 	}
 }
 
-// write does what there is to write; it stops at the first error, which says that the registry is away. Of an interrupted
-// stream, which anyone may take, the holder learns that it was taken by saying again that it is interrupted.
-func (m *Member) write(ctx context.Context, again bool) (wrote bool, err error) {
-	due := map[slot]*Held{}
+// write does what there is to write; it stops at the first error, which says that the registry is away. At a tick it looks
+// whether streams that anyone may take, the interrupted and the leaving, were taken.
+func (m *Member) write(ctx context.Context, tick bool) (asked bool, err error) {
+	due, free := map[slot]*Held{}, map[slot]*Held{}
 	orphans := map[slot]struct{}{}
 	m.mu.Lock()
 	for at, h := range m.held {
-		h.dirty = h.dirty || again && h.info.State == Interrupted
-		if h.dirty || h.lease.Session != m.session {
+		switch {
+		case h.dirty || h.lease.Session != m.session:
 			due[at] = h
+		case tick && h.info.State != Broadcasting:
+			free[at] = h
 		}
 	}
 	for at := range m.orphans {
@@ -223,7 +225,39 @@ func (m *Member) write(ctx context.Context, again bool) (wrote bool, err error) 
 			return true, err
 		}
 	}
-	return len(due)+len(orphans) > 0, each(ctx, due, m.update)
+	if len(free) > 0 {
+		if err = m.look(ctx, free); err != nil {
+			return true, err
+		}
+	}
+	return len(due)+len(orphans)+len(free) > 0, each(ctx, due, m.update)
+}
+
+// look finds out which of these streams were taken, in one query.
+func (m *Member) look(ctx context.Context, free map[slot]*Held) error {
+	ctx, cancel := context.WithTimeout(ctx, HeartbeatEvery)
+	defer cancel()
+	var keys []media.Key
+	for at := range free {
+		keys = append(keys, at.key)
+	}
+	rows, err := m.reg.Lookup(ctx, keys...)
+	for _, s := range rows {
+		if h := free[slot{s.Key, s.Backup}]; h != nil && s.Epoch > h.Lease().Epoch {
+			m.lose(h, fmt.Errorf("stream %q: %w", s.Key, ErrLeaseLost))
+		}
+	}
+	return err
+}
+
+// lose ends a lease that another has taken over.
+func (m *Member) lose(h *Held, why error) {
+	if !m.drop(h) {
+		return
+	}
+	m.log.Warn("stream lost: another node has taken it over", "stream", h.slot.key, "backup", h.slot.backup, "epoch", h.Lease().Epoch)
+	h.lost(why)
+	m.orphan(h.slot) // or was it a claim of ours whose answer got lost?
 }
 
 // each calls fn for all, some at once, each with the time of a heartbeat; it stops at the first error.
@@ -269,11 +303,7 @@ func (m *Member) update(ctx context.Context, h *Held) (err error) {
 	}
 	switch {
 	case errors.Is(err, ErrLeaseLost):
-		if m.drop(h) {
-			m.log.Warn("stream lost: another node has taken it over", "stream", h.slot.key, "backup", h.slot.backup, "epoch", h.Lease().Epoch)
-			h.lost(err)
-			m.orphan(h.slot) // or was it a claim of ours whose answer got lost?
-		}
+		m.lose(h, err)
 		return nil
 	case err != nil && dirty:
 		m.mu.Lock()

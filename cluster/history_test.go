@@ -127,7 +127,7 @@ func (h *history) check() (v verdict) {
 	grants := map[media.Key][]op{}
 	sessions := map[int64][]op{} // Join, Heartbeat
 	ends := map[string][]op{}    // by node: Join, Leave
-	breaks := map[string][]op{}  // by lease: Report of Interrupted, Release
+	breaks := map[string][]op{}  // by lease: Release, Report of what anyone may take
 	for _, o := range h.ops {
 		switch {
 		case o.method == "Heartbeat" && errors.Is(o.err, cluster.ErrFenced):
@@ -150,7 +150,7 @@ func (h *history) check() (v verdict) {
 		switch {
 		case o.method == "Join" || o.method == "Leave":
 			ends[o.node] = append(ends[o.node], o)
-		case o.method == "Release" || o.method == "Report" && o.info == cluster.Interrupted:
+		case o.method == "Release" || o.method == "Report" && o.info != cluster.Broadcasting:
 			breaks[lease(o)] = append(breaks[lease(o)], o)
 		}
 	}

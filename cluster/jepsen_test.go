@@ -256,7 +256,7 @@ func (w *world) act() {
 	case what < 380:
 		w.unpublish(p, key)
 	case what < 500:
-		w.report(p, key, w.rnd.IntN(2) == 0)
+		w.report(p, key, []cluster.StreamState{cluster.Broadcasting, cluster.Interrupted, cluster.Leaving}[w.rnd.IntN(3)])
 	case what < 530:
 		w.pauses++
 		w.mu.Lock()
@@ -381,15 +381,15 @@ func (w *world) unpublish(p *process, key media.Key) {
 	}
 }
 
-func (w *world) report(p *process, key media.Key, flows bool) {
+func (w *world) report(p *process, key media.Key, state cluster.StreamState) {
 	w.mu.Lock()
 	o := p.owners[key]
 	if o != nil {
-		o.interrupted = !flows
+		o.interrupted = state == cluster.Interrupted
 	}
 	w.mu.Unlock()
 	if o != nil {
-		o.held.Report(cluster.StreamInfo{State: map[bool]cluster.StreamState{true: cluster.Broadcasting, false: cluster.Interrupted}[flows]})
+		o.held.Report(cluster.StreamInfo{State: state})
 	}
 }
 
