@@ -43,7 +43,6 @@ type Options struct {
 type Cluster struct {
 	t       testing.TB
 	options Options
-	cert    tls.Certificate
 	gateway *gateway.Gateway
 	stop    []func()
 
@@ -118,12 +117,12 @@ func (c *Cluster) Run(role cluster.Role, id string) *node.Node {
 
 func (c *Cluster) openGateway() {
 	c.t.Helper()
-	c.cert = certificate(c.t)
+	cert := certificate(c.t)
 	registry := c.options.Store.Open(c.t)
 	directory := cluster.NewDirectory(registry, 0, c.options.Log)
 	c.gateway = gateway.New(gateway.Config{
 		PublishListen: "127.0.0.1:0", PlayListen: "127.0.0.1:0", StopTimeout: 500 * time.Millisecond,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &c.cert, nil },
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil },
 	}, gateway.Deps{Directory: directory, Log: c.options.Log})
 	if err := c.gateway.Listen(c.t.Context()); err != nil {
 		c.t.Fatal(err)
@@ -153,6 +152,14 @@ func (c *Cluster) openGateway() {
 		}
 		return nil
 	})
+}
+
+// ReplaceGateway opens another gateway, at another address, and ends the one before.
+func (c *Cluster) ReplaceGateway() {
+	c.t.Helper()
+	old := c.stop[len(c.stop)-1]
+	c.openGateway()
+	old() // and once more when all ends, which does nothing
 }
 
 // Node returns a node that runs.
