@@ -39,6 +39,10 @@ func (s *session) take(ctx context.Context, avoid *[]string, spare *upstream) (*
 	if err != nil {
 		return nil, origin, err
 	}
+	s.asking.Store(origin.Epoch)
+	if told := s.origin.Load().Epoch; told > origin.Epoch {
+		return nil, origin, fmt.Errorf("the registry says epoch %d after it has told of %d", origin.Epoch, told)
+	}
 	if spare != nil && spare.root && spare.src.Node == origin.Node && spare.src.Key == origin.Key {
 		return nil, origin, errSame
 	}

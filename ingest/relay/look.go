@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -49,6 +50,9 @@ func (s *session) look(now time.Time) {
 		s.nudge(up.late(now, quietFor), s.feed.refresh)
 	}
 	dead := up.dead(now)
+	if dead {
+		s.relay.cfg.Suspect(s.key) // its origin may be gone: to be told at once of another
+	}
 	switch newer := s.origin.Load().Epoch > s.epoch.Load(); {
 	case !up.quiet(now):
 		if s.spare != nil && !s.moving {
@@ -213,16 +217,42 @@ func (s *session) find(f *search) bool {
 		if info.Viewers+info.Relays == 0 {
 			continue // nobody to find it for
 		}
-		ctx, cancel := context.WithTimeout(s.ctx, attachWithin)
-		err := s.attach(ctx)
-		cancel()
+		err := s.attempt()
 		switch {
 		case err == nil:
 			return true
 		case errors.Is(err, stream.ErrInUse):
 			return false // published here meanwhile
+		case errors.Is(err, errNews):
+			f.pause = 0
 		}
 		why = err
+	}
+}
+
+// attempt is one attach. It is given up when the registry tells of a newer origin than the one that is asked: a node that is gone
+// takes its time not to answer.
+func (s *session) attempt() error {
+	ctx, cancel := context.WithTimeout(s.ctx, attachWithin)
+	defer cancel()
+	ctx, moved := context.WithCancelCause(ctx)
+	defer moved(nil)
+	s.asking.Store(math.MaxInt64) // nobody yet
+	over := make(chan error, 1)
+	go func() { over <- s.attach(ctx) }()
+	for {
+		select {
+		case err := <-over:
+			s.learn()
+			if err != nil && errors.Is(context.Cause(ctx), errNews) {
+				err = errNews
+			}
+			return err
+		case <-s.news:
+			if s.origin.Load().Epoch > s.asking.Load() {
+				moved(errNews)
+			}
+		}
 	}
 }
 

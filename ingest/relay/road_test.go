@@ -321,7 +321,8 @@ func TestOriginDiesAndTheStreamComesBackElsewhere(t *testing.T) {
 	}
 	n := v.frames(0)
 	publish(t, second, 40000, video, audio).roll(t, 10*time.Millisecond, 20, 2, 500, true)
-	reg.set(second.source("", 2))
+	moved := time.Now()
+	reg.set(second.source("", 2)) // while the first is being asked once more, which would take 1.5 s
 	v.reaches(t, 0, n+100, 6*time.Second)
 	v.reaches(t, 1, n+100, 6*time.Second)
 	v.intact(t)
@@ -332,6 +333,9 @@ func TestOriginDiesAndTheStreamComesBackElsewhere(t *testing.T) {
 	}
 	if !slices.Contains(v.keys, n) {
 		t.Errorf("the splice at burst %d is not at a key frame (%v)", n, v.keys)
+	}
+	if took := v.arrived[n].Sub(moved); took > 700*time.Millisecond {
+		t.Errorf("the picture came %v after the registry had told", took)
 	}
 	gap := time.Duration(v.stamps[0][n]-v.stamps[0][n-1]) * time.Second / 90000
 	if away := v.arrived[n].Sub(v.arrived[n-1]); (gap - away).Abs() > 700*time.Millisecond {

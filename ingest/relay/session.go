@@ -45,6 +45,7 @@ type session struct {
 	ready  chan struct{}            // the spare has a picture to begin with
 	news   chan struct{}            // the registry has told
 	origin atomic.Pointer[Source]   // who publishes the stream, as told
+	asking atomic.Int64             // epoch of the origin that an attempt asks
 	backup atomic.Bool              // there is a backup publisher, as told since last asked
 	epoch  atomic.Int64             // of the origin that it came from last
 	route  sync.Mutex               // before the locks of those who hear of it
@@ -154,6 +155,7 @@ func (s *session) leave(reason error) {
 var (
 	errUnwanted = errors.New("the hub no longer takes the stream")
 	errBetter   = errors.New("another node has it")
+	errNews     = errors.New("the stream has another origin meanwhile")
 	errSilent   = errors.New("it has fallen silent")
 )
 
