@@ -62,7 +62,8 @@ func TestOperationsOnMongoDB(t *testing.T) {
 	c := Start(t, Options{Store: store})
 	c.publish(stream1)
 	c.More(5, c.watch(stream1))
-	const rest = 6 * time.Second
+	const rest = 8 * time.Second
+	const slack = 3 / 8. // a node has three rhythms, of which each may tick once more than in the mean
 	perSecond := func() (nodes []float64, gateway float64) {
 		var before []int
 		for _, l := range store.Lines {
@@ -77,12 +78,12 @@ func TestOperationsOnMongoDB(t *testing.T) {
 	nodes, gateway := perSecond()
 	t.Logf("at rest: nodes %.2f, gateway %.2f operations a second", nodes, gateway)
 	for i, n := range nodes {
-		if n > 2 || n < 0.5 { // a heartbeat a second, at least
+		if n > 2+slack || n < 0.5 { // a heartbeat a second, at least
 			t.Errorf("node %d makes %.2f operations a second at rest, %v", i, n, store.Lines[i].Counts())
 		}
 	}
 	const gatewayMost = 3
-	if gateway > gatewayMost {
+	if gateway > gatewayMost+slack {
 		t.Errorf("the gateway makes %.2f operations a second at rest", gateway)
 	}
 
