@@ -32,6 +32,11 @@ func lifeOfALease(t *testing.T, f *fixture) {
 
 	ok(t, f.Report(f.ctx, l, interrupted))
 	want(t, f.one(t, key), cluster.Interrupted, l)
+	ok(t, f.Report(f.ctx, l, leaving))
+	want(t, f.one(t, key), cluster.Leaving, l)
+	if all, err := f.Streams(f.ctx); err != nil || len(all) != 1 {
+		t.Errorf("streams while one is leaving: %+v, %v", all, err)
+	}
 	ok(t, f.Report(f.ctx, l, cluster.StreamInfo{State: cluster.Broadcasting}))
 	if s = f.one(t, key); len(s.Codecs) != 0 {
 		t.Errorf("codecs %v after a report without any", s.Codecs)
@@ -125,7 +130,9 @@ func whoMayClaim(t *testing.T, f *fixture) {
 
 func takeoverKeepsStart(t *testing.T, f *fixture) {
 	key, start := stream("s"), f.clock.Now()
-	l := f.claim(t, key, "a")
+	l := f.claim(t, key, "a0")
+	ok(t, f.Report(f.ctx, l, leaving))
+	l = f.claim(t, key, "a")
 	ok(t, f.Report(f.ctx, l, interrupted))
 	f.clock.Advance(time.Second)
 	f.claim(t, key, "b")

@@ -30,7 +30,7 @@ type streamRow struct {
 }
 
 // notFinished is written so that the index on state can be used: it finds equal values, not unequal ones.
-var notFinished = bson.E{Key: "state", Value: bson.D{{Key: "$in", Value: bson.A{string(cluster.Broadcasting), string(cluster.Interrupted)}}}}
+var notFinished = bson.E{Key: "state", Value: bson.D{{Key: "$in", Value: bson.A{string(cluster.Broadcasting), string(cluster.Interrupted), string(cluster.Leaving)}}}}
 
 // rowID is the unique id of a stream's row; no name has a second slash.
 func rowID(key media.Key, backup bool) string {
@@ -101,7 +101,7 @@ func (r *Registry) claim(ctx context.Context, l cluster.Lease) (cluster.Lease, e
 			return l, err
 		}
 	}
-	if now.State == string(cluster.Interrupted) {
+	if now.State == string(cluster.Interrupted) || now.State == string(cluster.Leaving) {
 		next.Started = now.Started
 	}
 	next.Epoch = now.Epoch + 1
