@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	neturl "net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,7 +20,6 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
 	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
-	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
 
 	"sluice/cluster"
 )
@@ -91,14 +92,13 @@ func Open(ctx context.Context, url string, opts ...Option) (*Registry, error) {
 
 // parse reads a URL and adds what a registry needs.
 func parse(url string) (o *options.ClientOptions, database string, err error) {
-	cs, err := connstring.ParseAndValidate(url)
-	if err != nil {
-		return nil, "", badURL(err)
-	}
-	if database = cs.Database; database == "" {
+	_, rest, _ := strings.Cut(url, "://")
+	rest, _, _ = strings.Cut(rest, "?")
+	_, name, _ := strings.Cut(rest, "/")
+	if database, err = neturl.PathUnescape(name); err != nil || database == "" {
 		database = defaultDatabase
 	}
-	o = options.Client().ApplyURI(url)
+	o = options.Client().ApplyURI(url) // looks mongodb+srv up in DNS
 	if err := o.Validate(); err != nil {
 		return nil, "", badURL(err)
 	}
