@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/cluster"
 	"sluice/load"
 	"sluice/media"
 )
@@ -146,12 +147,15 @@ func TestOriginDies(t *testing.T) {
 	if _, ok := c.Node(dying).Hub().Info(stream1); !ok {
 		dying = "origin-2"
 	}
+	begin := time.Now()
 	c.Kill(dying)
 	p.Vanish()
-	c.Poll(15*time.Second, func() error { // the lease must run out
-		_, err := c.Publish(stream1)
-		return err
-	})
+	c.publish(stream1) // one attempt, which waits until the dead node's session is old
+	took := time.Since(begin)
+	t.Logf("published again %v after the kill", took.Round(10*time.Millisecond))
+	if most := cluster.SessionTTL + 2*time.Second; took > most { // to which the publisher's own start is added
+		t.Errorf("published again %v after the kill, want %v at most", took, most)
+	}
 	c.More(30, v)
 	if err := v.Whole(); err != nil {
 		t.Errorf("after the stream went to another origin: %v", err)
