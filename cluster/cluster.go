@@ -75,8 +75,9 @@ type Node struct {
 	// Load is the largest of its shares, 0 to 1, of what grows with its clients: CPU, and of their limits, if it has some, egress
 	// and viewers. Placement and scaling go by it.
 	Load    float64
-	Full    string    // why it takes nobody new, in words; "": it does
-	Serving []Serving // streams that it can serve at this moment
+	Full    string      // why it takes nobody new, in words; "": it does
+	Serving []Serving   // streams that it can serve at this moment
+	Backups []media.Key `json:",omitempty"` // streams whose backup publisher is here
 
 	Started time.Time
 

@@ -53,6 +53,11 @@ func (n Node) Check() error {
 			return fmt.Errorf("node %q: %w", n.ID, err)
 		}
 	}
+	for _, key := range n.Backups {
+		if err := CheckKey(key); err != nil {
+			return fmt.Errorf("node %q: %w", n.ID, err)
+		}
+	}
 	return nil
 }
 

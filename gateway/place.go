@@ -3,6 +3,7 @@ package gateway
 import (
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,18 +38,26 @@ func newPlacer(pool *pool, region string) *placer {
 // is does not matter: the door decides who gets it, and both follow their stream.
 // The zero key is a session whose stream is not known yet.
 func (p *placer) session(role cluster.Role, key media.Key, avoid map[string]bool) (cluster.Node, bool) {
+	if role == cluster.Origin { // the stream's backup is of use on another one only
+		return p.apart(key, avoid, func(n cluster.Node) bool { return slices.Contains(n.Backups, key) })
+	}
 	return p.of(role).Place(key, avoid)
 }
 
 // backup chooses the origin for a stream's backup publisher: one that does not have the stream. Where all have, the node
 // that is asked says what is wrong.
 func (p *placer) backup(key media.Key, avoid map[string]bool) (cluster.Node, bool) {
+	return p.apart(key, avoid, func(n cluster.Node) bool { return n.Serves(key) })
+}
+
+// apart chooses an origin of which a condition does not hold, if there is one.
+func (p *placer) apart(key media.Key, avoid map[string]bool, from func(cluster.Node) bool) (cluster.Node, bool) {
 	origins := p.of(cluster.Origin)
 	others := map[string]bool{}
 	maps.Copy(others, avoid)
 	p.mu.Lock()
 	for id, n := range p.nodes {
-		if n.Serves(key) {
+		if from(n) {
 			others[id] = true
 		}
 	}

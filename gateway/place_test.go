@@ -89,6 +89,21 @@ func TestBackupGoesElsewhere(t *testing.T) {
 	}
 }
 
+func TestPublisherKeepsAwayFromItsBackup(t *testing.T) {
+	dir := edges(0.1, 0.5)
+	for i := range dir.view.Nodes {
+		dir.view.Nodes[i].Role = cluster.Origin
+	}
+	dir.view.Nodes[0].Backups = []media.Key{stream1}
+	p := newPlacer(newPool(dir, time.Second, time.Second, slog.New(slog.DiscardHandler)), "")
+	if n, _ := p.session(cluster.Origin, stream1, nil); n.ID != "e2" {
+		t.Errorf("to %q, where the backup is", n.ID)
+	}
+	if n, _ := p.session(cluster.Origin, stream1, map[string]bool{"e2": true}); n.ID != "e1" {
+		t.Errorf("to %q, although there is no other", n.ID)
+	}
+}
+
 func TestPublisherReturnsToItsOrigin(t *testing.T) {
 	dir := edges(0.5, 0.1)
 	for i := range dir.view.Nodes {

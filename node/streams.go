@@ -161,7 +161,10 @@ func (n *Node) describe() cluster.Node {
 		d.State = cluster.Draining
 	}
 	for _, i := range n.hub.List() {
-		if _, backup := i.Key.Main(); backup { // nobody watches it under that name
+		if main, backup := i.Key.Main(); backup { // nobody watches it under that name
+			if !i.Relayed {
+				d.Backups = append(d.Backups, main)
+			}
 			continue
 		}
 		d.Serving = append(d.Serving, cluster.Serving{Stream: i.Key, Viewers: i.Viewers})

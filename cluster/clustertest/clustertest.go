@@ -192,6 +192,7 @@ func (f *fixture) node(id string) cluster.Node {
 		HTTP: "192.0.2.1:5080", Media: "[2001:db8::1]:50000", Relay: "192.0.2.1:5000", RelayKey: "qZ+/==",
 		CPU: 0.125, Memory: 0.75, Egress: 1.5e9, Load: 0.625, Full: "why", Started: f.clock.Now().Add(-time.Hour),
 		Serving: []cluster.Serving{{Stream: stream("a"), Viewers: 3}, {Stream: stream("b.c-d_e"), Viewers: 0}},
+		Backups: []media.Key{stream("c")},
 	}
 }
 

@@ -128,7 +128,7 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 
 // writeLocked stamps and writes a node.
 func (r *Registry) writeLocked(n cluster.Node) {
-	n.Serving, n.Fenced, n.LastHeartbeat = slices.Clone(n.Serving), false, r.store.now()
+	n.Serving, n.Backups, n.Fenced, n.LastHeartbeat = slices.Clone(n.Serving), slices.Clone(n.Backups), false, r.store.now()
 	r.store.nodes[n.ID] = n
 }
 
@@ -172,7 +172,7 @@ func (r *Registry) Nodes(ctx context.Context) (list []cluster.Node, err error) {
 	r.call("Nodes")
 	err = r.step(ctx, func() {
 		for _, n := range r.store.nodes {
-			n.Serving = slices.Clone(n.Serving)
+			n.Serving, n.Backups = slices.Clone(n.Serving), slices.Clone(n.Backups)
 			list = append(list, n)
 		}
 	})
