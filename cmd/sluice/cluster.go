@@ -85,6 +85,9 @@ type nodeRow struct {
 	State         string    `json:"state"` // ready, draining or dead
 	CPU           float64   `json:"cpu"`
 	Memory        float64   `json:"memory"`
+	Egress        float64   `json:"egress"` // bits a second
+	Load          float64   `json:"load"`
+	Full          string    `json:"full"` // why it takes nobody new; "": it does
 	Streams       int       `json:"streams"`
 	Viewers       int       `json:"viewers"`
 	LastHeartbeat time.Time `json:"lastHeartbeat"`
@@ -118,7 +121,7 @@ func nodeRows(nodes []cluster.Node, now time.Time) []nodeRow {
 			state = "dead"
 		}
 		rows = append(rows, nodeRow{ID: n.ID, Role: string(n.Role), PID: n.PID, Host: n.Host, HTTP: n.HTTP, Media: n.Media,
-			Version: n.Version, State: state, CPU: n.CPU, Memory: n.Memory, Streams: len(n.Serving), Viewers: n.Viewers(),
+			Version: n.Version, State: state, CPU: n.CPU, Memory: n.Memory, Egress: n.Egress, Load: n.Load, Full: n.Full, Streams: len(n.Serving), Viewers: n.Viewers(),
 			LastHeartbeat: n.LastHeartbeat})
 	}
 	return rows
@@ -128,6 +131,9 @@ func printNodes(w io.Writer, rows []nodeRow, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NODE\tROLE\tSTATE\tPID\tHTTP\tCPU\tMEMORY\tSTREAMS\tVIEWERS\tHEARD")
 	for _, n := range rows {
+		if n.Full != "" && n.State == string(cluster.Ready) {
+			n.State = "full"
+		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%.0f%%\t%.0f%%\t%d\t%d\t%s ago\n", n.ID, n.Role, n.State, n.PID, n.HTTP,
 			100*n.CPU, 100*n.Memory, n.Streams, n.Viewers, now.Sub(n.LastHeartbeat).Round(100*time.Millisecond))
 	}

@@ -116,7 +116,7 @@ func store(t *testing.T) string {
 	key := media.Key{App: "live", ID: "stream1"}
 	for _, n := range []cluster.Node{
 		{ID: "origin-1", Session: 1, Role: cluster.Origin, State: cluster.Ready, PID: 11, Host: "h", HTTP: "127.0.0.1:1", Media: "192.0.2.1:2", Version: "v1",
-			CPU: 0.25, Memory: 0.5, Serving: []cluster.Serving{{Stream: key, Viewers: 1}}},
+			CPU: 0.25, Memory: 0.5, Egress: 2e6, Load: 0.75, Full: "why", Serving: []cluster.Serving{{Stream: key, Viewers: 1}}},
 		{ID: "edge-1", Session: 2, Role: cluster.Edge, State: cluster.Draining, PID: 12, Serving: []cluster.Serving{{Stream: key, Viewers: 2}}},
 	} {
 		if err := reg.Join(t.Context(), n); err != nil {
@@ -162,7 +162,7 @@ func TestNodesAndStreams(t *testing.T) {
 	}
 	delete(nodes[1], "lastHeartbeat")
 	wantNode := map[string]any{"id": "origin-1", "role": "origin", "pid": 11.0, "host": "h", "http": "127.0.0.1:1", "media": "192.0.2.1:2", "version": "v1",
-		"state": "ready", "cpu": 0.25, "memory": 0.5, "streams": 1.0, "viewers": 1.0}
+		"state": "ready", "cpu": 0.25, "memory": 0.5, "egress": 2e6, "load": 0.75, "full": "why", "streams": 1.0, "viewers": 1.0}
 	if !reflect.DeepEqual(nodes[1], wantNode) {
 		t.Errorf("got  %v\nwant %v", nodes[1], wantNode)
 	}
@@ -172,7 +172,7 @@ func TestNodesAndStreams(t *testing.T) {
 		t.Errorf("got  %v\nwant %v", streams[0], wantStream)
 	}
 	for what, lines := range map[string][]string{
-		"nodes":   {"NODE      ROLE    STATE     PID  HTTP", "edge-1    edge    draining  12 ", "origin-1  origin  ready     11   127.0.0.1:1  25%  50%     1        1 "},
+		"nodes":   {"NODE      ROLE    STATE     PID  HTTP", "edge-1    edge    draining  12 ", "origin-1  origin  full      11   127.0.0.1:1  25%  50%     1        1 "},
 		"streams": {"STREAM        STATE         ORIGIN    BACKUP  EPOCH  EDGES   VIEWERS  CODECS", "live/stream1  broadcasting  origin-1  -       1      edge-1  3        H264,opus"},
 	} {
 		table := ask(t, what, s)
