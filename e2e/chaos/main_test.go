@@ -12,7 +12,7 @@ import (
 
 func TestRunRefuses(t *testing.T) {
 	for _, tc := range []struct{ name, args, want string }{
-		{"unknown scenario", "--only=flood", `--only must be one of "origin","edge"`},
+		{"unknown scenario", "--only=flood", `--only must be one of "origin","backup","edge"`},
 		{"unknown store", "--store=paper", "--store must be one of"},
 		{"too much loss", "--loss=0.9", "give --loss 0 to 0.5"},
 		{"negative rate", "--rate=-1", "--rate 0 or more"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,13 +23,14 @@ type scenario struct {
 func scenarios() []scenario {
 	return []scenario{
 		{name: "origin", title: "an origin is killed", run: originKilled},
+		{name: "backup", title: "an origin is killed, and there is a backup publisher", run: originKilledWithBackup},
 		{name: "edge", title: "an edge is killed", run: edgeKilled},
 		{name: "gateway", title: "a gateway is killed", run: gatewayKilled},
 		{name: "registry", title: "the registry is gone", run: registryGone},
 		{name: "publisher", title: "a publisher's network drops for 5 s", run: publisherCut},
 		{name: "pause", title: "an origin stands still, and goes on", run: originPaused},
 		{name: "split", title: "an origin is cut off from gateways and registry", run: originSplit},
-		{name: "drain", title: "an edge with 200 viewers is drained", setup: setup{streams: 1, viewers: 200, bitrate: 150_000}, run: edgeDrained},
+		{name: "drain", title: "an edge with 200 viewers is drained", setup: setup{streams: 1, viewers: -1, bitrate: 150_000}, run: edgeDrained},
 		{name: "upgrade", title: "all nodes are replaced, one after the other", run: upgraded},
 		{name: "tree", title: "the middle of a relay tree is killed", setup: setup{streams: 1, viewers: -1, nodeArgs: []string{"--relay-fanout=1"}}, run: middleKilled},
 	}
@@ -80,10 +82,15 @@ func (p phases) texts() map[string]string {
 // comeback is what is seen of a stream that goes on at another origin.
 type comeback struct {
 	gaps, splices []time.Duration
+	splice        time.Duration // which they may be at most; 0: it is only told
 	phases        phases
 	dark, again   int
 	jumps, stale  int
 	others        time.Duration // the longest gap of streams that were not touched
+}
+
+func newComeback() *comeback {
+	return &comeback{phases: phases{}, splice: 300 * time.Millisecond}
 }
 
 // follow takes what viewers saw since the failure; touched are the streams whose origin it was.
@@ -118,7 +125,7 @@ func (b *comeback) follow(w *world, failed time.Time, touched []int) {
 
 // tell makes the rows.
 func (b *comeback) tell(r *result, whole time.Duration) {
-	r.times("from the publisher's first key frame elsewhere to the viewers' next picture", 300*time.Millisecond, b.splices)
+	r.times("from the publisher's first key frame elsewhere to the viewers' next picture", b.splice, b.splices)
 	r.times("the whole gap", whole, b.gaps)
 	r.most("viewers without a picture afterwards", 0, float64(b.dark), "")
 	r.most("sessions of viewers that were made again", 0, float64(b.again), "")
@@ -132,7 +139,7 @@ func (b *comeback) tell(r *result, whole time.Duration) {
 const gapMost = 3 * time.Second
 
 func originKilled(ctx context.Context, w *world, r *result) error {
-	b := &comeback{phases: phases{}}
+	b := newComeback()
 	for range w.rounds() {
 		victim, touched := busiest(w.owners())
 		w.live.Mark()
@@ -150,6 +157,49 @@ func originKilled(ctx context.Context, w *world, r *result) error {
 	}
 	b.tell(r, gapMost)
 	return nil
+}
+
+// originKilledWithBackup: the gap is at most a GOP. Backup publishers come anew for each round: of two origins one has both when the other has died.
+func originKilledWithBackup(ctx context.Context, w *world, r *result) error {
+	b := newComeback()
+	for range w.rounds() {
+		if err := w.loseOrigin(ctx, b); err != nil {
+			return err
+		}
+	}
+	r.times("the whole gap: at most the time between key frames", keyEvery, b.gaps)
+	r.most("viewers without a picture afterwards", 0, float64(b.dark), "")
+	r.most("sessions of viewers that were made again", 0, float64(b.again), "")
+	r.most("numbers or timestamps that did not go on", 0, float64(b.jumps), "")
+	r.told("longest gap of streams on the other origin", millis(b.others), "ms")
+	r.note("%s", b.phases)
+	return nil
+}
+
+// loseOrigin is one round.
+func (w *world) loseOrigin(ctx context.Context, b *comeback) error {
+	publish, _ := w.doors("gateway-1")
+	backup, err := w.crowd(ctx, publish+"?backup=1", "")
+	if err != nil {
+		return fmt.Errorf("backup publishers: %w", err)
+	}
+	if !pause(ctx, 2*settle) { // edges take both
+		return errors.Join(context.Cause(ctx), backup.Close())
+	}
+	victim, touched := busiest(w.owners())
+	w.live.Mark()
+	failed := time.Now()
+	err = w.processes[victim].kill()
+	if err == nil {
+		err = w.moved(ctx, victim, touched)
+	}
+	if err == nil {
+		b.follow(w, failed, touched)
+	}
+	if err := errors.Join(err, backup.Close()); err != nil {
+		return err
+	}
+	return w.restart(ctx, victim)
 }
 
 // moved waits until the streams have a publisher on another node, and all viewers a picture.
@@ -322,7 +372,7 @@ func registryGone(ctx context.Context, w *world, r *result) error {
 }
 
 func publisherCut(ctx context.Context, w *world, r *result) error {
-	b := &comeback{phases: phases{}}
+	b := newComeback()
 	var after []time.Duration
 	for range w.rounds() {
 		w.live.Mark()
@@ -364,7 +414,7 @@ func originPaused(ctx context.Context, w *world, r *result) error {
 		length = 10 * time.Second
 	}
 	victim, touched := busiest(w.owners())
-	b := &comeback{phases: phases{}}
+	b := newComeback()
 	w.live.Mark()
 	failed := time.Now()
 	if err := w.processes[victim].signal(syscall.SIGSTOP); err != nil {
@@ -431,7 +481,7 @@ func originSplit(ctx context.Context, w *world, r *result) error {
 	r.most("longest gap while its publishers and edges reach it", 500, millis(gap), "ms")
 	r.most("viewers lost meanwhile", 0, float64(dark+again), "")
 	// Now its publishers lose it, too: they are taken by the other, and what it had must not come back.
-	b := &comeback{phases: phases{}}
+	b := newComeback()
 	w.live.Mark()
 	failed := time.Now()
 	if err := w.cut(ctx, victim, append(split, cut{with: []string{clients.String()}})...); err != nil {
@@ -453,11 +503,15 @@ func originSplit(ctx context.Context, w *world, r *result) error {
 	for _, v := range w.live.Watched() {
 		b.jumps, b.stale = b.jumps+v.Jumps, b.stale+v.Stale
 	}
+	b.splice = 0 // edges that still reach the origin ask after 2 s
 	b.tell(r, 0)
 	return nil
 }
 
 func edgeDrained(ctx context.Context, w *world, r *result) error {
+	if err := w.joinOn(ctx, "edge-1", 200); err != nil {
+		return err
+	}
 	victim, touched := busiest(w.serving())
 	w.live.Mark()
 	began := time.Now()
@@ -547,16 +601,40 @@ func texts[V any](m map[string]V) map[string]string {
 	return all
 }
 
-// middleKilled makes each edge take the stream by giving it viewers at its own address, and kills one that others take it from.
-func middleKilled(ctx context.Context, w *world, r *result) error {
-	publish, play := w.doors("gateway-1")
-	for i, name := range w.names(edges) {
-		w.live.Doors(publish, "http://"+w.net.hosts[name].address()+":5080/live/whep/s%d")
-		if err := w.live.Join(5 * (i + 1)); err != nil {
+// joinOn lets viewers come by a gateway that reaches one edge only, until there are n of each stream.
+func (w *world) joinOn(ctx context.Context, edge string, n int) error {
+	away := cut{with: []string{gateways.String()}}
+	for _, name := range w.names(edges) {
+		if name != edge {
+			if err := w.cut(ctx, name, away); err != nil {
+				return err
+			}
+		}
+	}
+	if !pause(ctx, 2*settle) { // the gateway has noticed
+		return context.Cause(ctx)
+	}
+	if err := w.live.Join(n); err != nil {
+		return fmt.Errorf("viewers of %s: %w", edge, err)
+	}
+	for _, name := range w.names(edges) {
+		if err := w.cut(ctx, name); err != nil {
 			return err
 		}
 	}
-	w.live.Doors(publish, play)
+	if !pause(ctx, 2*settle) {
+		return context.Cause(ctx)
+	}
+	return w.watched(ctx, startWithin)
+}
+
+// middleKilled gives each edge viewers of the stream, and kills one that others take it from.
+func middleKilled(ctx context.Context, w *world, r *result) error {
+	for i, name := range w.names(edges) {
+		if err := w.joinOn(ctx, name, 5*(i+1)); err != nil {
+			return err
+		}
+	}
 	if err := w.watched(ctx, startWithin); err != nil {
 		return err
 	}

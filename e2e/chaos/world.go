@@ -100,9 +100,7 @@ func (w *world) open(ctx context.Context) (err error) {
 // populate lets publishers and viewers come.
 func (w *world) populate(ctx context.Context) (err error) {
 	publish, play := w.doors("gateway-1")
-	w.live, err = crowd.Open(ctx, crowd.Config{Publish: publish, Play: play, Streams: w.setup.streams, Viewers: max(1, w.setup.viewers), Rate: 100, Connections: 64,
-		Bitrate: w.setup.bitrate, FPS: 30, GOP: 2 * time.Second, Audio: true, Roots: w.roots, Own: true, Follow: true, Return: returning(), Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
+	if w.live, err = w.crowd(ctx, publish, play); err != nil {
 		return err
 	}
 	if !pause(ctx, settle) {
@@ -115,6 +113,14 @@ func (w *world) populate(ctx context.Context) (err error) {
 		return err
 	}
 	return w.watched(ctx, startWithin)
+}
+
+// keyEvery is the time between key frames.
+const keyEvery = 2 * time.Second
+
+func (w *world) crowd(ctx context.Context, publish, play string) (*crowd.Live, error) {
+	return crowd.Open(ctx, crowd.Config{Publish: publish, Play: play, Streams: w.setup.streams, Viewers: max(1, w.setup.viewers), Rate: 100, Connections: 64,
+		Bitrate: w.setup.bitrate, FPS: 30, GOP: keyEvery, Audio: true, Roots: w.roots, Own: true, Follow: true, Return: returning(), Log: slog.New(slog.DiscardHandler)})
 }
 
 // returning is how those who use the cluster find out that they must come back: publishers as in the issue, viewers as our player.

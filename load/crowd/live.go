@@ -125,19 +125,23 @@ func (c *crowd) watchOver(v *viewer) {
 // askWithin is how long the question may take: a gateway knows within this time that a node is gone.
 const askWithin = 3 * time.Second
 
+// hopelessAfter is how long a viewer goes without media and without an answer.
+const hopelessAfter = 3 * time.Second
+
 // ask ends a viewer's session when the server no longer has it.
 func (c *crowd) ask(v *viewer) {
 	ctx, cancel := context.WithTimeout(context.Background(), askWithin)
 	defer cancel()
-	gone := true // nobody at all can tell: better to knock at the door
+	gone, unanswered := true, false // nobody at all can tell: better to knock at the door
 	if at := v.session.at; at != nil {
 		var r *load.Refused
 		err := at.Present(ctx)
 		gone = errors.As(err, &r) && (r.Code == "no_session" || r.Status == 404)
+		unanswered = err != nil
 	}
 	v.session.loop.do(func() {
 		v.asking = false
-		if gone {
+		if gone || time.Now().UnixNano()-v.latest > int64(hopelessAfter) && unanswered {
 			v.session.end()
 		}
 	})
