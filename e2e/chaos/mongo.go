@@ -20,6 +20,7 @@ type mongoStore struct {
 	self   string // this program, which is the proxy
 	host   host
 
+	socket        string
 	server, proxy *process
 }
 
@@ -33,10 +34,10 @@ func (s *mongoStore) start(ctx context.Context, dir string) (string, error) {
 	if err := os.Mkdir(data, 0o700); err != nil {
 		return "", err
 	}
-	socket := filepath.Join(dir, "mongo.sock")
+	s.socket = filepath.Join(dir, "mongo.sock")
 	s.server = &process{name: "ferretdb", host: s.host, program: s.binary, log: filepath.Join(dir, "ferretdb.log"), args: []string{"--handler=sqlite", "--sqlite-url=file:" + data + "/", "--state-dir=" + data,
-		"--listen-addr=", "--listen-unix=" + socket, "--debug-addr=-", "--telemetry=disable", "--log-level=WARN"}}
-	s.proxy = &process{name: "wire", host: s.host, program: s.self, log: filepath.Join(dir, "wire.log"), args: []string{"--wire=" + s.address(), "--to=" + socket}}
+		"--listen-addr=", "--listen-unix=" + s.socket, "--debug-addr=-", "--telemetry=disable", "--log-level=WARN"}}
+	s.proxy = &process{name: "wire", host: s.host, program: s.self, log: filepath.Join(dir, "wire.log"), args: []string{"--wire=" + s.address(), "--to=" + s.socket}}
 	return "mongodb://" + s.address() + "/sluice", s.comeBack(ctx)
 }
 
@@ -51,20 +52,34 @@ func (s *mongoStore) leave(context.Context) error {
 
 // comeBack starts it with what it had.
 func (s *mongoStore) comeBack(ctx context.Context) error {
+	if err := os.Remove(s.socket); err != nil && !errors.Is(err, os.ErrNotExist) { // one that was killed leaves it, and could not bind it again
+		return err
+	}
 	if err := errors.Join(s.server.start(), s.proxy.start()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
 	for {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.address())
+		err := reachable(ctx, "unix", s.socket)
 		if err == nil {
-			return conn.Close()
+			err = reachable(ctx, "tcp", s.address())
+		}
+		if err == nil {
+			return nil
 		}
 		if !pause(ctx, 50*time.Millisecond) {
 			return fmt.Errorf("the registry does not start: %w; its log ends with %s", err, tail(s.server.log))
 		}
 	}
+}
+
+func reachable(ctx context.Context, network, address string) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 func (s *mongoStore) stop() error {
