@@ -30,6 +30,7 @@ const SHARED: Record<string, Message> = {
   too_many_requests: { title: 'Too many attempts', hint: 'The server asks for a pause. This page tries again in a moment.' },
   internal: { title: 'Something went wrong on the server', hint: 'This page tries again by itself.' },
   node_full: { title: 'The server is full', hint: 'There is no room right now. This page tries again in a moment.' },
+  no_backup: { title: 'There is no second server for a backup', hint: 'A backup needs another origin than the one that has the stream.' },
   draining: { title: 'The server is about to stop', hint: 'This page moves to another one.' },
   no_node: { title: 'No server is free', hint: 'None can take this right now. This page tries again in a moment.' },
   origin_unreachable: { title: 'The stream can’t be reached', hint: 'The server that has it does not answer. This page tries again by itself.' },
