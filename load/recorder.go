@@ -13,7 +13,7 @@ import (
 
 // A file begins when all tracks are there and know their clock, or after this.
 const (
-	recordWait  = 2 * time.Second
+	recordWait  = 5 * time.Second
 	recordQueue = 1024 // frames until then; when it is full the file begins at once
 )
 
