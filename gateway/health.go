@@ -47,8 +47,8 @@ type probe struct {
 	addr   string
 	health health
 	misses int             // probes in a row that timed out
-	alive  context.Context // ends when the node goes down
-	kill   context.CancelFunc
+	alive  context.Context // ends when the node goes down; its cause says why
+	kill   context.CancelCauseFunc
 	stop   context.CancelFunc // ends the watch
 }
 
@@ -90,7 +90,7 @@ func (p *pool) sync(ctx context.Context, v cluster.View) {
 	for id, pr := range p.probes {
 		if rows[id] != pr.addr {
 			pr.stop()
-			pr.kill()
+			pr.kill(nil)
 			delete(p.probes, id)
 			p.round++
 		}
@@ -124,7 +124,7 @@ func newest(nodes []cluster.Node) []cluster.Node {
 	return out
 }
 
-func (pr *probe) revive() { pr.alive, pr.kill = context.WithCancel(context.Background()) }
+func (pr *probe) revive() { pr.alive, pr.kill = context.WithCancelCause(context.Background()) }
 
 // watch probes one node until ctx ends. After a probe that timed out the next follows at once.
 func (p *pool) watch(ctx context.Context, id string, pr *probe) {
@@ -214,11 +214,12 @@ func (p *pool) downLocked(id string, pr *probe, err error) {
 	}
 	pr.health = down
 	p.round++
-	pr.kill()
+	pr.kill(err)
 	p.log.Warn("node is down", "node", id, "addr", pr.addr, "error", err)
 }
 
-// alive returns a context that ends when the node goes down.
+// alive returns a context that ends when the node goes down. Its cause is what a probe or a dial got; context.Canceled when the
+// node has left the registry or moved.
 func (p *pool) alive(id string) context.Context {
 	p.mu.Lock()
 	defer p.mu.Unlock()

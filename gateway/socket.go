@@ -318,6 +318,9 @@ func (s *socket) pump(ctx context.Context, down <-chan error) (why error, ended 
 	}
 	tick := time.NewTicker(s.h.g.cfg.SocketPing)
 	defer tick.Stop()
+	alive := s.h.g.pool.alive(s.served.ID)
+	gone := alive.Done()
+	late := make(chan error, 1)
 	for {
 		select {
 		case m, ok := <-s.in:
@@ -343,10 +346,25 @@ func (s *socket) pump(ctx context.Context, down <-chan error) (why error, ended 
 			}
 			s.pass(s.client, err, websocket.StatusServiceRestart, "the server went away; connect again")
 			return fmt.Errorf("node: %w", err), true
+		case <-gone:
+			// Without an answer there will be no close frame either. A node that could not be dialled, or has left the registry, may serve on.
+			if err := context.Cause(alive); isTimeout(err) {
+				s.bye(s.client, websocket.StatusServiceRestart, "the server does not answer; connect again")
+				return fmt.Errorf("node is down: %w", err), false
+			}
+			gone = nil
 		case <-tick.C:
-			if err := s.check(ctx); err != nil {
+			if err := s.silent(); err != nil {
 				return err, false
 			}
+			if gone == nil {
+				alive = s.h.g.pool.alive(s.served.ID)
+				gone = alive.Done()
+			}
+			go s.ping(ctx, s.node, late)
+		case err := <-late:
+			s.bye(s.client, websocket.StatusServiceRestart, "the server does not answer; connect again")
+			return fmt.Errorf("ping node: %w", err), false
 		case <-s.h.g.stopping.Done():
 			s.bye(s.client, websocket.StatusGoingAway, "the gateway is stopping; connect again")
 			s.bye(s.node, websocket.StatusGoingAway, "the gateway is stopping")
@@ -367,22 +385,29 @@ func (s *socket) keep(m message) {
 	s.early = append(s.early, m)
 }
 
-// check closes a socket whose client is silent or whose node does not answer a ping. A node
-// that loses power sends nothing that would tell.
-func (s *socket) check(ctx context.Context) error {
-	if idle := time.Since(time.Unix(0, s.heard.Load())); idle > s.h.g.cfg.SocketIdle {
-		reason := fmt.Sprintf("nothing was heard for %v; send a ping every few seconds", s.h.g.cfg.SocketIdle)
-		s.bye(s.client, websocket.StatusPolicyViolation, reason)
-		s.bye(s.node, websocket.StatusGoingAway, "the client is silent")
-		return errors.New(reason)
+// silent closes a socket whose client has been silent for too long.
+func (s *socket) silent() error {
+	idle := time.Since(time.Unix(0, s.heard.Load()))
+	if idle <= s.h.g.cfg.SocketIdle {
+		return nil
 	}
+	reason := fmt.Sprintf("nothing was heard for %v; send a ping every few seconds", s.h.g.cfg.SocketIdle)
+	s.bye(s.client, websocket.StatusPolicyViolation, reason)
+	s.bye(s.node, websocket.StatusGoingAway, "the client is silent")
+	return errors.New(reason)
+}
+
+// ping tells late when the node does not answer a ping on this connection: its machine may be well, and only the path of
+// this connection lost. Any other end of the connection is for who reads it.
+func (s *socket) ping(ctx context.Context, node *websocket.Conn, late chan<- error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*s.h.g.cfg.SocketPing)
 	defer cancel()
-	if err := s.node.Ping(ctx); err != nil {
-		s.bye(s.client, websocket.StatusServiceRestart, "the server does not answer; connect again")
-		return fmt.Errorf("ping node: %w", err)
+	if err := node.Ping(ctx); errors.Is(err, context.DeadlineExceeded) {
+		select {
+		case late <- err:
+		default: // an earlier one has told
+		}
 	}
-	return nil
 }
 
 // copyDown sends what the node says to the client. Its error is why the node's side ended.

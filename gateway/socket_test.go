@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -290,6 +291,44 @@ func TestSocketSilenceAndDeafNode(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+func TestSocketOfNodeThatFallsSilent(t *testing.T) {
+	n := startNode(t, "e1", cluster.Edge)
+	r := start(t, Config{HealthInterval: 10 * time.Millisecond, HealthTimeout: 100 * time.Millisecond}, n)
+	upAndRunning(t, r, 1)
+	conn := r.connect(t, r.play("/live/websocket"), nil)
+	says := func(why string) {
+		t.Helper()
+		say(t, conn, `{"streamId":"stream1"}`)
+		if _, err := hear(t, conn); err != nil {
+			t.Fatalf("%s: %v", why, err)
+		}
+	}
+	says("a node that is up")
+	r.pool.failed("e1", &net.OpError{Op: "dial", Err: errors.New("too many open files")})
+	says("a node that could not be dialled")
+	upAndRunning(t, r, 1)
+	r.dir.set()
+	eventually(t, within, func() string {
+		if r.placer.ready(cluster.Edge) {
+			return "the node is still known"
+		}
+		return ""
+	})
+	says("a node that has left the registry")
+
+	r.dir.set(n)
+	upAndRunning(t, r, 1)
+	other := r.connect(t, r.play("/live/websocket"), nil)
+	say(t, other, `{"streamId":"stream1"}`)
+	if _, err := hear(t, other); err != nil {
+		t.Fatal(err)
+	}
+	n.hung.Store(true) // open sockets stay, but nothing is answered
+	if _, err := hear(t, other); websocket.CloseStatus(err) != websocket.StatusServiceRestart || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("a node that fell silent: %v", err)
+	}
 }
 
 func TestSocketWithoutANode(t *testing.T) {
