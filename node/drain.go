@@ -29,12 +29,23 @@ type wish struct {
 	why      string
 	deadline time.Time
 	stays    bool                        // when it is empty it waits for the wish to be withdrawn
-	empty    func(context.Context) error // is told once when the node is empty; nil: nobody
+	event    string                      // of the cloud; "": it is not the cloud's wish
+	empty    func(context.Context) error // is told once for each event when the node is empty; nil: nobody
 }
 
-// sooner is the wish with the nearer deadline, of which b may be none.
-func (a *wish) sooner(b *wish) *wish {
-	if a == nil || b != nil && b.deadline.Before(a.deadline) {
+// or is the wish that counts of two, of which either may be nil: one that ends the node before one that does not, then the one
+// with the nearer deadline.
+func (a *wish) or(b *wish) *wish {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	case a.stays != b.stays:
+		if a.stays {
+			return b
+		}
+	case b.deadline.Before(a.deadline):
 		return b
 	}
 	return a
@@ -49,7 +60,8 @@ type draining struct {
 	shed  quota // those who are sent away
 	moved bool  // the log has said that all were told
 	said  time.Time
-	freed bool // the wish's empty was called
+	empty bool   // the log has said so
+	freed string // the event whose empty was called
 }
 
 // drain watches for the wish that the node go: its process is told to stop, an operator orders it, or the cloud gives notice. Then
@@ -64,17 +76,17 @@ func (n *Node) drain(ctx context.Context) error {
 	for {
 		now := time.Now()
 		since := now
-		if d != nil {
+		if d != nil && !d.wish.stays { // else the time begins with the wish that ends the node
 			since = d.began
 		}
-		switch w := signal.sooner(n.order(now, since)).sooner(n.noticed(since)); {
+		switch w := signal.or(n.order(now, since)).or(n.noticed(since)); {
 		case w == nil && d != nil:
 			d.cancel()
 			d = nil
 		case w != nil && d == nil:
 			d = n.beginDrain(w, now)
 		case w != nil:
-			d.wish = w
+			d.turn(w, now)
 		}
 		if d != nil && d.step(ctx, now, signal != nil) {
 			if signal != nil {
@@ -99,6 +111,17 @@ func (n *Node) beginDrain(w *wish, now time.Time) *draining {
 	n.log.Info("draining: no new work is taken, and clients are told to move", "why", w.why, "viewers", n.out.Viewers(),
 		"sessions", n.rtc.Sessions(), "deadline", w.deadline.Sub(now).Round(time.Millisecond))
 	return &draining{node: n, began: now, wish: w, said: now}
+}
+
+// turn goes on with that wish. When it is the first that ends the node, those who are left get its whole time.
+func (d *draining) turn(w *wish, now time.Time) {
+	if d.wish.stays && !w.stays {
+		d.began, d.said = now, now
+		d.move, d.shed = quota{}, quota{}
+		d.node.log.Info("the node drains already, and ends now when it is empty", "why", w.why, "sessions", d.node.rtc.Sessions(),
+			"deadline", w.deadline.Sub(now).Round(time.Millisecond))
+	}
+	d.wish = w
 }
 
 // cancel is for a node that goes on after all.
@@ -139,13 +162,14 @@ func (d *draining) step(ctx context.Context, now time.Time, signalled bool) (ove
 }
 
 func (d *draining) isEmpty(ctx context.Context, after time.Duration, signalled bool) (over bool) {
-	if !d.freed {
-		d.freed = true
+	if !d.empty {
+		d.empty = true
 		d.node.log.Info("empty: nobody is left here", "after", after)
-		if f := d.wish.empty; f != nil {
-			if err := f(context.WithoutCancel(ctx)); err != nil {
-				d.node.log.Warn("could not tell the cloud that this machine may go", "error", err)
-			}
+	}
+	if w := d.wish; w.empty != nil && w.event != d.freed {
+		d.freed = w.event
+		if err := w.empty(context.WithoutCancel(ctx)); err != nil {
+			d.node.log.Warn("could not tell the cloud that this machine may go", "error", err)
 		}
 	}
 	return signalled || !d.wish.stays
@@ -233,7 +257,7 @@ func (n *Node) noticed(since time.Time) *wish {
 	if notice == nil {
 		return nil
 	}
-	w := &wish{why: "the cloud announced: " + notice.Kind, deadline: notice.Deadline, stays: notice.Stays,
+	w := &wish{why: "the cloud announced: " + notice.Kind, deadline: notice.Deadline, stays: notice.Stays, event: notice.ID,
 		empty: func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, acknowledgeWithin)
 			defer cancel()

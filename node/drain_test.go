@@ -25,6 +25,7 @@ type metadata struct {
 	*httptest.Server
 	mu     sync.Mutex
 	event  string // kind; "": nothing will happen
+	id     string
 	before time.Time
 	acked  []string
 }
@@ -46,8 +47,8 @@ func newMetadata(t *testing.T) *metadata {
 		case m.event == "":
 			_, _ = io.WriteString(w, `{"Events":[]}`)
 		default:
-			_, _ = fmt.Fprintf(w, `{"Events":[{"EventId":"e-1","EventType":%q,"Resources":["edge_0"],"EventStatus":"Scheduled","NotBefore":%q,"DurationInSeconds":-1}]}`,
-				m.event, m.before.UTC().Format(http.TimeFormat))
+			_, _ = fmt.Fprintf(w, `{"Events":[{"EventId":%q,"EventType":%q,"Resources":["edge_0"],"EventStatus":"Scheduled","NotBefore":%q,"DurationInSeconds":-1}]}`,
+				m.id, m.event, m.before.UTC().Format(http.TimeFormat))
 		}
 	}))
 	t.Cleanup(m.Close)
@@ -57,13 +58,37 @@ func newMetadata(t *testing.T) *metadata {
 func (m *metadata) announce(kind string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.event, m.before = kind, time.Now().Add(10*time.Minute)
+	m.event, m.id, m.before = kind, "e-"+kind, time.Now().Add(10*time.Minute)
 }
 
-func (m *metadata) acknowledged() bool {
+func (m *metadata) acknowledged(kinds ...string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Equal(m.acked, []string{"e-1"})
+	var ids []string
+	for _, k := range kinds {
+		ids = append(ids, "e-"+k)
+	}
+	if !slices.Equal(m.acked, ids) {
+		return fmt.Errorf("the cloud was told that %v may happen, not %v", m.acked, ids)
+	}
+	return nil
+}
+
+// frozen waits until the cloud knows that the machine may be paused.
+func (m *metadata) frozen(t *testing.T) {
+	t.Helper()
+	deadline := time.After(15 * time.Second)
+	for {
+		err := m.acknowledged("Freeze")
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatal(err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // trial is an edge with its registry.
@@ -154,8 +179,8 @@ func TestDrainByNotice(t *testing.T) {
 	x := try(t, m.URL)
 	m.announce("Terminate")
 	x.ends()
-	if !m.acknowledged() {
-		t.Error("the cloud does not know that the machine may go")
+	if err := m.acknowledged("Terminate"); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -166,19 +191,68 @@ func TestFreeze(t *testing.T) {
 	x := try(t, m.URL)
 	m.announce("Freeze")
 	x.is(cluster.Draining)
-	deadline := time.After(15 * time.Second)
-	for !m.acknowledged() {
-		select {
-		case <-deadline:
-			t.Fatal("the cloud does not know that the machine may be paused")
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	m.frozen(t)
 	m.announce("")
 	x.is(cluster.Ready)
 	x.cancel()
 	if err := <-x.done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFreezeThenEnd: a node that waits for a pause to be over ends when it is told to, by whomever.
+func TestFreezeThenEnd(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		told  func(*trial, *metadata)
+		acked []string
+	}{
+		{"ordered", func(x *trial, _ *metadata) {
+			if err := x.reg.Order(t.Context(), "edge-1", cluster.Order{Drain: true, Deadline: x.reg.Now().Add(time.Hour)}); err != nil {
+				t.Error(err)
+			}
+		}, []string{"Freeze"}},
+		{"a notice", func(_ *trial, m *metadata) { m.announce("Terminate") }, []string{"Freeze", "Terminate"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			m := newMetadata(t)
+			x := try(t, m.URL)
+			m.announce("Freeze") // in ten minutes, which is before the order's end
+			x.is(cluster.Draining)
+			m.frozen(t)
+			c.told(x, m)
+			x.ends()
+			if err := m.acknowledged(c.acked...); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestWishes: what counts of several wishes.
+func TestWishes(t *testing.T) {
+	at := time.Now()
+	soon, late := &wish{deadline: at}, &wish{deadline: at.Add(time.Minute)}
+	freeze, freezeLate := &wish{deadline: at.Add(-time.Minute), stays: true}, &wish{deadline: at.Add(time.Hour), stays: true}
+	for _, c := range []struct {
+		name       string
+		a, b, want *wish
+	}{
+		{"none", nil, nil, nil},
+		{"one", nil, soon, soon},
+		{"the nearer one", late, soon, soon},
+		{"one that ends the node before one that does not", freeze, late, late},
+		{"the same, with the nearer deadline", freezeLate, soon, soon},
+		{"two that the node stays for", freezeLate, freeze, freeze},
+	} {
+		if got := c.a.or(c.b); got != c.want {
+			t.Errorf("%s: got %+v", c.name, got)
+		}
+		if got := c.b.or(c.a); got != c.want {
+			t.Errorf("%s, turned round: got %+v", c.name, got)
+		}
 	}
 }
 

@@ -141,7 +141,7 @@ func (w *Watcher) look(ctx context.Context) error {
 	return nil
 }
 
-// soonest is the first event that concerns this machine.
+// soonest is the first event that concerns this machine; one that it stays for comes after all that end it.
 func (w *Watcher) soonest(events []event) (first *Notice) {
 	for _, e := range events {
 		if !slices.ContainsFunc(e.Resources, func(r string) bool { return strings.EqualFold(r, w.machine) }) {
@@ -161,7 +161,7 @@ func (w *Watcher) soonest(events []event) (first *Notice) {
 		if at, err := http.ParseTime(e.NotBefore); err == nil {
 			n.Deadline = at
 		}
-		if first == nil || n.Deadline.Before(first.Deadline) {
+		if first == nil || first.Stays && !n.Stays || first.Stays == n.Stays && n.Deadline.Before(first.Deadline) {
 			first = n
 		}
 	}

@@ -89,6 +89,8 @@ func TestNotices(t *testing.T) {
 		{"a long freeze", scheduledEvent("a", "Freeze", "edge_7", 30, soon), &Notice{ID: "a", Kind: "Freeze", Deadline: at, Stays: true}},
 		{"a freeze of nobody knows how long", scheduledEvent("a", "Freeze", "edge_7", -1, soon), &Notice{ID: "a", Kind: "Freeze", Deadline: at, Stays: true}},
 		{"of two the first", scheduledEvent("b", "Reboot", "edge_7", -1, later) + "," + scheduledEvent("a", "Terminate", "edge_7", -1, soon), &Notice{ID: "a", Kind: "Terminate", Deadline: at}},
+		{"a freeze before the end", scheduledEvent("b", "Freeze", "edge_7", 30, soon) + "," + scheduledEvent("a", "Terminate", "edge_7", -1, later), &Notice{ID: "a", Kind: "Terminate", Deadline: at.Add(10*time.Minute + 13*time.Second)}},
+		{"the end before a freeze", scheduledEvent("a", "Terminate", "edge_7", -1, later) + "," + scheduledEvent("b", "Freeze", "edge_7", 30, soon), &Notice{ID: "a", Kind: "Terminate", Deadline: at.Add(10*time.Minute + 13*time.Second)}},
 		{"a kind that is new", scheduledEvent("a", "Upgrade", "edge_7", -1, soon), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
