@@ -126,7 +126,7 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 		return nil, err
 	}
 	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Log: n.log})
-	n.relayOut = outrelay.New(outrelay.Config{Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Known: n.known,
+	n.relayOut = outrelay.New(outrelay.Config{Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Seen: n.seen, Known: n.known,
 		Region: cfg.Region, Fanout: cfg.RelayFanout, Busy: func() bool { return n.admit() != nil }, Path: n.Path, Log: n.log})
 	n.relayIn = inrelay.New(inrelay.Config{Hub: n.hub, Identity: n.identity, Node: n.cfg.ID, Lookup: n.lookup, Watch: n.watch, Suspect: n.suspect, Grace: cfg.Publish.Grace,
 		Region: cfg.Region, Addr: n.relayAddr, Below: n.relayOut.Below, Rerouted: n.relayOut.Rerouted, Log: n.log})

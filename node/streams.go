@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"sluice/cluster"
@@ -88,22 +89,14 @@ func (r right) Release() {
 	r.held.Release(ctx)
 }
 
-// known says whether a relay key belongs to a node of the cluster, as far as the directory
-// has seen; a node that is new is looked for once in the registry.
-func (n *Node) known(ctx context.Context, key string) bool {
-	if hasKey(n.directory.Nodes(), key) {
-		return true
-	}
-	return n.directory.Refresh(ctx) == nil && hasKey(n.directory.Nodes(), key)
+// seen says whether a relay key belongs to a node of the cluster, as far as the directory has seen.
+func (n *Node) seen(key string) bool {
+	return slices.ContainsFunc(n.directory.Nodes(), func(n cluster.Node) bool { return n.RelayKey == key })
 }
 
-func hasKey(nodes []cluster.Node, key string) bool {
-	for _, n := range nodes {
-		if n.RelayKey == key {
-			return true
-		}
-	}
-	return false
+// known looks for a node that is new in the registry.
+func (n *Node) known(ctx context.Context, key string) bool {
+	return n.directory.Refresh(ctx) == nil && n.seen(key)
 }
 
 // lookup finds the origin of a stream, or of its backup.

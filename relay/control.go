@@ -74,7 +74,7 @@ type Path struct{ Nodes []string }
 
 // Below says what a taker does with the stream, so that the server can send others on to it.
 type Below struct {
-	Nodes   uint64   // that take the stream through the taker
+	Nodes   uint64   // that take the stream through the taker; MaxBelow stands for more
 	Regions []string // where those are
 	Busy    bool     // the taker takes no children
 }
@@ -133,7 +133,7 @@ func (f Below) append(dst []byte) []byte {
 	if f.Busy {
 		busy = 1
 	}
-	dst = append(binary.AppendUvarint(append(dst, typeBelow), f.Nodes), busy)
+	dst = append(binary.AppendUvarint(append(dst, typeBelow), min(f.Nodes, MaxBelow)), busy)
 	return appendTexts(dst, f.Regions, MaxRegions)
 }
 
@@ -174,7 +174,7 @@ func ParseFrame(b []byte) (Frame, error) {
 	case typePath:
 		f = Path{Nodes: c.texts(MaxPath)}
 	case typeBelow:
-		f = Below{Nodes: c.uvarint(math.MaxInt32), Busy: c.u8() != 0, Regions: c.texts(MaxRegions)}
+		f = Below{Nodes: min(c.uvarint(math.MaxUint64), MaxBelow), Busy: c.u8() != 0, Regions: c.texts(MaxRegions)}
 	case typeMove:
 		f = Move{}
 	case typePing:

@@ -29,6 +29,7 @@ const (
 	MaxPath    = 64        // nodes on the way of a stream
 	MaxAvoid   = 16        // nodes that an asker names
 	MaxRegions = 32        // regions below a node
+	MaxBelow   = 1<<31 - 1 // nodes below a node; a larger figure counts as this one
 
 	// MaxControl is the longest frame of a control stream, MaxBurst that of a media stream, in bytes.
 	MaxControl = MaxMessage + 64

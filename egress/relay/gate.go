@@ -6,49 +6,47 @@ import (
 	"time"
 )
 
-// Strangers make work: a handshake each, and perhaps a look-up. After maxRefused of them within a
-// second, new keys are refused unasked for the rest of it, and addresses are verified first (RFC 9000 §8.1.2). Nodes
-// that were let in before are not affected.
+// Strangers make work: a handshake each, and a look-up. After maxLookups in vain within a second, keys that this node has
+// not seen in the cluster are refused unasked for the rest of it, and addresses are verified first (RFC 9000 §8.1.2).
+// Who has been seen is let in however many strangers there are.
 const (
-	maxRefused  = 20
-	askWithin   = time.Second
-	maxAdmitted = 4096
+	maxLookups = 20
+	askWithin  = time.Second
 )
 
 // gate decides which keys are let in.
 type gate struct {
+	seen  func(key string) bool
 	known func(ctx context.Context, key string) bool
 
-	mu       sync.Mutex
-	second   time.Time // when the count began
-	refused  int
-	admitted map[string]struct{}
+	mu      sync.Mutex
+	second  time.Time // when the count began
+	lookups int       // in vain, or under way
 }
 
 // admit is asked in the TLS handshake.
 func (g *gate) admit(ctx context.Context, key string) bool {
+	if g.seen(key) {
+		return true
+	}
 	g.mu.Lock()
-	_, before := g.admitted[key]
 	shut := g.closedLocked()
+	if !shut {
+		g.lookups++
+	}
 	g.mu.Unlock()
-	if shut && !before {
+	if shut {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	ok := g.known(ctx, key)
+	if !g.known(ctx, key) {
+		return false
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
-	case !ok:
-		delete(g.admitted, key)
-		g.refused++
-	case g.admitted == nil || len(g.admitted) >= maxAdmitted: // many restarts: begin anew
-		g.admitted = map[string]struct{}{key: {}}
-	default:
-		g.admitted[key] = struct{}{}
-	}
-	return ok
+	g.lookups = max(0, g.lookups-1) // it may have begun in another second
+	return true
 }
 
 func (g *gate) closed() bool {
@@ -59,7 +57,7 @@ func (g *gate) closed() bool {
 
 func (g *gate) closedLocked() bool {
 	if now := time.Now(); now.Sub(g.second) >= time.Second {
-		g.second, g.refused = now, 0
+		g.second, g.lookups = now, 0
 	}
-	return g.refused >= maxRefused
+	return g.lookups >= maxLookups
 }

@@ -41,7 +41,8 @@ type lane struct {
 	bytes    int       // payload in queue
 	busy     time.Time // when the burst came that is being written; zero: none is
 	out      *quic.SendStream
-	skipping bool // until the next key frame
+	skipping bool // until the next key frame,
+	slow     bool // because the peer is too slow; else it does not want the rest of the GOP
 	ending   bool // stop when the queue is empty
 	stopped  bool
 }
@@ -77,7 +78,9 @@ func (l *lane) push(b *media.Burst) {
 		l.cutLocked(true)
 	}
 	if l.skipping && !l.starts(b) {
-		l.sub.lost(0, 1)
+		if l.slow {
+			l.sub.lost(0, 1)
+		}
 		return
 	}
 	l.skipping = false
@@ -128,7 +131,7 @@ func (l *lane) cutLocked(slow bool) {
 	}
 	release(l.queue[:start])
 	l.queue = l.queue[start:]
-	l.skipping = len(l.queue) == 0
+	l.skipping, l.slow = len(l.queue) == 0, slow
 	if slow {
 		l.sub.lost(1, lost+start)
 	}

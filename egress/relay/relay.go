@@ -31,9 +31,11 @@ type Config struct {
 	Listen   string // UDP host:port; port 0 takes a free one
 	Node     string // id of this node
 
-	// Known says whether a key is that of a node of the cluster. It is asked once for each handshake, from many
-	// goroutines; for a key that it does not know it may look the registry up within its context, which
-	// ends after a second. When many were refused within a second it is not asked for new keys any more.
+	// Seen says whether a key is that of a node which this one knows already. It is asked in each handshake, from many
+	// goroutines, and answers at once; nil: nobody has been seen.
+	Seen func(key string) bool
+	// Known looks a key that was not seen up in the registry, within its context, which ends after a second. After many
+	// look-ups in vain within a second it is not asked any more.
 	Known func(ctx context.Context, key string) bool
 
 	MaxSubscriptions int // of all peers together; default 10,000
@@ -86,10 +88,13 @@ func New(cfg Config) *Relay {
 	if cfg.Busy == nil {
 		cfg.Busy = func() bool { return false }
 	}
+	if cfg.Seen == nil {
+		cfg.Seen = func(string) bool { return false }
+	}
 	if cfg.Path == nil {
 		cfg.Path = func(media.Key) []string { return nil }
 	}
-	return &Relay{cfg: cfg, gate: gate{known: cfg.Known}, peers: map[string]*quic.Conn{}, pulses: map[*quic.Conn]*pulse{}, children: map[media.Key][]*subscription{}}
+	return &Relay{cfg: cfg, gate: gate{seen: cfg.Seen, known: cfg.Known}, peers: map[string]*quic.Conn{}, pulses: map[*quic.Conn]*pulse{}, children: map[media.Key][]*subscription{}}
 }
 
 // Listen binds the UDP port.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"runtime"
 	"strings"
@@ -314,21 +315,71 @@ func TestStrangersAreRefused(t *testing.T) {
 		t.Errorf("a server with another key than expected: %v", err)
 	}
 
-	g := gate{known: func(_ context.Context, k string) bool { asked++; return strings.HasPrefix(k, "good") }}
+	g := gate{seen: func(k string) bool { return k == "seen" }, known: func(_ context.Context, k string) bool { asked++; return strings.HasPrefix(k, "new") }}
 	asked = 0
-	if !g.admit(t.Context(), "good1") {
-		t.Error("a known key was refused")
+	for i := range 2 * maxLookups {
+		if !g.admit(t.Context(), fmt.Sprint("new", i)) {
+			t.Fatal("new nodes were refused without any stranger")
+		}
 	}
+	asked = 0
 	for i := range 1000 {
 		if g.admit(t.Context(), fmt.Sprint("bad", i)) {
 			t.Error("a stranger was let in")
 		}
+		if !g.admit(t.Context(), "seen") {
+			t.Fatalf("%d strangers shut a node out that this one has seen", i)
+		}
 	}
-	if asked > 2+2*maxRefused { // a second may have passed in between
+	if asked > 2*maxLookups { // a second may have passed in between
 		t.Errorf("1,000 strangers cost %d look-ups", asked)
 	}
-	if !g.admit(t.Context(), "good1") {
-		t.Error("strangers shut a known node out")
+}
+
+// TestPassedOverOnPurpose: what follows of a GOP that the peer does not want is not lost, and the peer is not slow.
+func TestPassedOverOnPurpose(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		slow bool
+		want uint64
+	}{
+		{"the peer does not want the rest", false, 0},
+		{"the peer is too slow", true, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := &subscription{relay: New(Config{})}
+			l := &lane{sub: s, wake: make(chan struct{}, 1)}
+			l.mu.Lock()
+			l.cutLocked(c.slow)
+			l.mu.Unlock()
+			for i := range uint16(3) {
+				b := media.NewBurst(0, 0)
+				b.Append(i, true, []byte{0x41, 1})
+				l.push(b)
+				b.Release()
+			}
+			if got := s.bursts.Load(); got != c.want {
+				t.Errorf("%d bursts count as lost, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+// TestBadFigureBelow: a child that says too much does not make this node's own parent close the connection.
+func TestBadFigureBelow(t *testing.T) {
+	r := New(Config{Node: "o"})
+	s := &subscription{relay: r, key: key, addr: "a"}
+	r.children[key] = []*subscription{s}
+	for _, said := range []uint64{math.MaxInt32, math.MaxInt32 + 1, math.MaxUint64} {
+		f, err := wire.ParseFrame(wire.AppendFrame(nil, wire.Below{Nodes: said})[4:])
+		if err != nil {
+			t.Fatalf("%d: %v", said, err)
+		}
+		r.report(s, f.(wire.Below))
+		f, err = wire.ParseFrame(wire.AppendFrame(nil, r.Below(key))[4:])
+		if b, ok := f.(wire.Below); err != nil || !ok || b.Nodes != wire.MaxBelow {
+			t.Errorf("%d: the parent reads %+v, %v", said, f, err)
+		}
 	}
 }
 
