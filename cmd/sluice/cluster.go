@@ -134,10 +134,24 @@ func printNodes(w io.Writer, rows []nodeRow, now time.Time) error {
 		if n.Full != "" && n.State == string(cluster.Ready) {
 			n.State = "full"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%.0f%%\t%.0f%%\t%d\t%d\t%s ago\n", n.ID, n.Role, n.State, n.PID, n.HTTP,
-			100*n.CPU, 100*n.Memory, n.Streams, n.Viewers, now.Sub(n.LastHeartbeat).Round(100*time.Millisecond))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%.0f%%\t%.0f%%\t%d\t%d\t%s\n", n.ID, n.Role, n.State, n.PID, n.HTTP,
+			100*n.CPU, 100*n.Memory, n.Streams, n.Viewers, heard(n.LastHeartbeat, now))
 	}
 	return t.Flush()
+}
+
+// heard says when a node was heard last.
+func heard(at, now time.Time) string {
+	switch age := now.Sub(at); {
+	case at.Unix() <= 0: // its row never had a heartbeat
+		return "never"
+	case age < time.Minute:
+		return fmt.Sprintf("%s ago", age.Round(100*time.Millisecond))
+	case age < 48*time.Hour:
+		return fmt.Sprintf("%s ago", age.Round(time.Second))
+	default:
+		return fmt.Sprintf("%d days ago", age/(24*time.Hour))
+	}
 }
 
 type streamsCmd struct {
