@@ -32,9 +32,9 @@ type redirect wire.Redirect
 
 func (r redirect) Error() string { return fmt.Sprintf("ask node %q", r.Node) }
 
-// take asks the stream's origin for it, and whoever that names, until one gives it. Nodes that fail on the way are added to avoid.
-// spare: it comes already, and shall come from somewhere else.
-func (s *session) take(ctx context.Context, avoid *[]string, spare *upstream) (*upstream, Source, error) {
+// take asks the stream's origin for it, and whoever that names, until one gives it. Nodes that fail on the way are put before
+// those in failed: the latest first, since only some can be named. spare: it comes already, and shall come from somewhere else.
+func (s *session) take(ctx context.Context, avoid []string, failed *[]string, spare *upstream) (*upstream, Source, error) {
 	origin, err := s.lookup(ctx)
 	if err != nil {
 		return nil, origin, err
@@ -49,7 +49,7 @@ func (s *session) take(ctx context.Context, avoid *[]string, spare *upstream) (*
 	at := origin
 	var asked []string // that were named by others
 	for range maxAsked {
-		up, err := s.ask(ctx, at, len(asked), *avoid)
+		up, err := s.ask(ctx, at, len(asked), slices.Concat(*failed, avoid))
 		if err == nil {
 			up.root = at.Node == origin.Node
 			return up, origin, nil
@@ -65,7 +65,7 @@ func (s *session) take(ctx context.Context, avoid *[]string, spare *upstream) (*
 			return nil, origin, context.Cause(ctx)
 		default: // somebody else, then
 			s.relay.cfg.Log.Debug("relay parent passed over", "stream", s.key, "node", at.Node, "err", err)
-			*avoid = append(*avoid, at.Node)
+			*failed = slices.Insert(*failed, 0, at.Node)
 			at = origin
 		}
 	}
@@ -102,10 +102,10 @@ func (s *session) lookup(ctx context.Context) (Source, error) {
 
 // attach finds the stream and publishes it to the hub.
 func (s *session) attach(ctx context.Context) error {
-	avoid := s.avoided()
-	up, src, err := s.take(ctx, &avoid, nil)
+	var failed []string
+	up, src, err := s.take(ctx, s.avoided(), &failed, nil)
 	s.found, s.src = src.Node != "", src
-	s.avoid(avoid...)
+	s.avoid(failed...)
 	s.wantFeed = s.wantFeed || src.Backup
 	if err != nil && src.Backup {
 		return s.attachFeed(ctx)
@@ -135,12 +135,10 @@ func (s *session) avoided() (ids []string) {
 	return ids[:min(len(ids), wire.MaxAvoid)]
 }
 
-// avoid remembers nodes not to be sent to for a while.
+// avoid remembers nodes not to be sent to for a while, which begins anew for those that are avoided already.
 func (s *session) avoid(ids ...string) {
 	until := time.Now().Add(avoidFor)
 	for _, id := range ids {
-		if _, ok := s.shunned[id]; !ok {
-			s.shunned[id] = until
-		}
+		s.shunned[id] = until
 	}
 }

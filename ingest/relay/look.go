@@ -121,8 +121,8 @@ func (s *session) seek() {
 	s.seeking = s.relay.start(func() {
 		ctx, cancel := context.WithTimeout(s.ctx, attachWithin)
 		defer cancel()
-		f := finding{avoid: avoid}
-		f.up, _, f.err = s.take(ctx, &f.avoid, up)
+		var f finding
+		f.up, _, f.err = s.take(ctx, avoid, &f.failed, up)
 		s.sought <- f // has room: there is one search at a time
 	})
 }
@@ -130,7 +130,7 @@ func (s *session) seek() {
 // adopt takes what a search for a spare found.
 func (s *session) adopt(f finding) {
 	s.seeking = false
-	s.avoid(f.avoid...)
+	s.avoid(f.failed...)
 	if f.err != nil {
 		s.relay.cfg.Log.Debug("no other node has the stream", "stream", s.key, "err", f.err)
 		return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -110,11 +111,11 @@ func (p *peer) dial(ctx context.Context) (*quic.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, err := net.ResolveUDPAddr("udp", p.id.addr)
+	addr, err := netip.ParseAddrPort(p.id.addr) // a name would have this node ask DNS what another one likes
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("not an address: %w", err)
 	}
-	return tr.Dial(ctx, addr, p.relay.cfg.Identity.ClientTLS(p.id.key), wire.ClientQUIC())
+	return tr.Dial(ctx, net.UDPAddrFromAddrPort(addr), p.relay.cfg.Identity.ClientTLS(p.id.key), wire.ClientQUIC())
 }
 
 // headerWithin is how long a media stream may take to say what it is.

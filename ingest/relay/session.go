@@ -55,9 +55,9 @@ type session struct {
 
 // finding is what came of the search for a spare, fed of that for the backup.
 type finding struct {
-	up    *upstream
-	avoid []string
-	err   error
+	up     *upstream
+	failed []string // nodes, on the way
+	err    error
 }
 
 type fed struct {
