@@ -24,13 +24,13 @@ func TestLatestToAvoid(t *testing.T) {
 		s := newSession(nil, media.Key{App: "live", ID: "s"})
 		for i := range wire.MaxAvoid + 4 {
 			s.avoid(fmt.Sprint("n", i))
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 		}
 		s.avoid("n0")
 		if got := s.avoided(); len(got) != wire.MaxAvoid || got[0] != "n0" || got[1] != "n19" {
 			t.Errorf("avoided are %v", got)
 		}
-		time.Sleep(avoidFor)
+		<-time.After(avoidFor)
 		if got := s.avoided(); !slices.Equal(got, []string{"n0"}) {
 			t.Errorf("later, avoided are %v, not only the one that was lost again", got)
 		}
