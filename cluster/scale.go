@@ -94,7 +94,7 @@ func (s *Scaler) Observe(v View) []Signal {
 		k := scaleKey{n.Role, n.Region}
 		g := s.groups[k]
 		if g == nil {
-			g = &scaleGroup{key: k, cfg: s.cfg, now: scaleSample{at: v.At}}
+			g = &scaleGroup{key: k, cfg: s.cfg, now: scaleSample{at: v.At}, young: true}
 			s.groups[k] = g
 		}
 		g.count(n, v.At)
@@ -120,7 +120,10 @@ type scaleGroup struct {
 	cost    scaleCost
 
 	ready   int       // nodes in the last sample
-	quiet   time.Time // since when nobody came, drained or went, and data came without a gap
+	quiet   time.Time // since when nobody came, drained or went, data came without a gap, and no node was let go
+	desired int       // what was said last; a node that drains or dies does not lower it
+	lowered bool      // one was let go, and is still ready
+	young   bool      // the window is not full, and nobody has drained yet: those who come are a cluster that starts
 	peaks   []scalePeak
 	present time.Time // when there was a node
 }
@@ -131,7 +134,7 @@ type scaleSample struct {
 	ready, draining, full, viewers int
 	load, cpu, hottest             float64
 	hot                            string // the node with the highest load
-	rows                           int
+	rows, lost                     int    // lost: dead, but not for longer than a window
 }
 
 // scalePeak is how many nodes were needed at a time: at the target, and to stay well below it.
@@ -145,6 +148,9 @@ func (g *scaleGroup) count(n *Node, at time.Time) {
 	s := &g.now
 	s.rows++
 	if !n.Alive(at) {
+		if at.Sub(n.LastHeartbeat) < g.cfg.Window {
+			s.lost++
+		}
 		return
 	}
 	load, viewers := n.Load, n.Viewers()
@@ -181,6 +187,7 @@ func (g *scaleGroup) keep() bool {
 	if n := len(g.samples); n == 0 || at.Sub(g.samples[n-1].at) > g.recentSpan() || g.now.ready != g.ready || g.now.draining > 0 {
 		g.quiet = at
 	}
+	g.follow()
 	g.ready = g.now.ready
 	for len(g.samples) > 0 && at.Sub(g.samples[0].at) > g.cfg.Window {
 		g.samples = g.samples[1:]
@@ -189,6 +196,23 @@ func (g *scaleGroup) keep() bool {
 		g.samples = append(g.samples, g.now)
 	}
 	return true
+}
+
+// follow takes what was said last as what there should be, and more nodes when somebody has added some. In a rolling replacement the new
+// are ready before the old drain: whoever makes as many as are desired would add to that again and again, so these must stay.
+func (g *scaleGroup) follow() {
+	at, ready, draining := g.now.at, g.now.ready, g.now.draining
+	if len(g.samples) == 0 && g.desired == 0 { // who has just begun does not know what is about to come back
+		g.desired = ready + draining + g.now.lost
+	}
+	g.young = g.young && draining == 0 && !g.whole()
+	if ready <= g.desired || ready > g.ready {
+		g.lowered = false
+	}
+	if ready > g.desired && !g.lowered && (g.young || at.Sub(g.quiet) >= g.recentSpan()) {
+		g.desired = ready
+	}
+	g.desired = max(g.desired, g.cfg.Min)
 }
 
 // recentSpan is a tenth of the window, but enough for a few heartbeats.
@@ -263,7 +287,7 @@ func (g *scaleGroup) decide() Signal {
 	return sig
 }
 
-// settle holds on to what was needed within the window, and lets one node go after a quiet one.
+// settle holds on to what was said, which what was needed within the window raises, and lets one node go after a quiet one.
 func (g *scaleGroup) settle(need, calm int, why string, sig Signal) (int, string) {
 	at, ready := g.now.at, g.now.ready
 	for len(g.peaks) > 0 && at.Sub(g.peaks[0].at) > g.cfg.Window {
@@ -278,29 +302,36 @@ func (g *scaleGroup) settle(need, calm int, why string, sig Signal) (int, string
 	for _, p := range g.peaks {
 		held, heldCalm = max(held, p.need), max(heldCalm, p.calm)
 	}
-	desired, reason := ready, ""
+	desired, reason := g.desired, ""
 	switch now := g.describe(sig); {
 	case need > ready && why != "":
-		desired, reason = max(need, held), fmt.Sprintf("%s; %s: %d are needed for %s", now, why, need, share(g.cfg.Target))
+		desired, reason = max(need, held, desired), fmt.Sprintf("%s; %s: %d are needed for %s", now, why, need, share(g.cfg.Target))
 	case held > ready && held > g.cfg.Min:
-		desired, reason = held, fmt.Sprintf("%s; %d were needed within the last %s", now, held, g.cfg.Window)
-	case ready < g.cfg.Min:
-		desired, reason = g.cfg.Min, fmt.Sprintf("%s; there are never fewer than %d", now, g.cfg.Min)
-	case ready == g.cfg.Min:
+		desired, reason = max(held, desired), fmt.Sprintf("%s; %d were needed within the last %s", now, held, g.cfg.Window)
+	case ready < g.cfg.Min && desired == g.cfg.Min:
+		reason = fmt.Sprintf("%s; there are never fewer than %d", now, g.cfg.Min)
+	case g.lowered && heldCalm <= desired:
+		reason = fmt.Sprintf("%s; %d are enough, for %s already", now, heldCalm, g.cfg.Window)
+	case g.lowered: // it has not gone yet, and may stay
+		desired, reason = ready, fmt.Sprintf("%s; %d would not stay well below %s", now, desired, share(g.cfg.Target))
+	case desired == g.cfg.Min:
 		reason = now + "; as few as may be"
-	case heldCalm >= ready:
-		reason = fmt.Sprintf("%s; %d would not stay well below %s", now, ready-1, share(g.cfg.Target))
+	case heldCalm >= desired:
+		reason = fmt.Sprintf("%s; %d would not stay well below %s", now, desired-1, share(g.cfg.Target))
 	case g.now.draining > 0:
 		reason = fmt.Sprintf("%s; %d still drain", now, g.now.draining)
 	case at.Sub(g.quiet) < g.cfg.Window:
 		reason = fmt.Sprintf("%s; one may go after %s without a change", now, g.cfg.Window)
 	default:
-		desired, reason = ready-1, fmt.Sprintf("%s; %d are enough, for %s already", now, heldCalm, g.cfg.Window)
+		desired--
+		g.lowered, g.quiet = desired < ready, at
+		reason = fmt.Sprintf("%s; %d are enough, for %s already", now, heldCalm, g.cfg.Window)
 	}
 	if most := g.cfg.Max; most > 0 && desired > most {
 		reason += fmt.Sprintf("; wants %d, but the most is %d", desired, most)
 		desired = most
 	}
+	g.desired = desired
 	return desired, reason
 }
 

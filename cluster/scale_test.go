@@ -222,6 +222,92 @@ func TestScalerCountsOnlyWhoWorks(t *testing.T) {
 	})
 }
 
+// TestScalerHolds: whoever makes as many replicas as are desired loses none by a node that drains or dies, and gets none by a
+// rolling replacement.
+func TestScalerHolds(t *testing.T) {
+	drain := func(g *group, n int) {
+		for i := range n {
+			g.nodes[i].State = Draining
+		}
+	}
+	for _, tc := range []struct {
+		name string
+		then func(g *group)
+	}{
+		{"one drains and leaves", func(g *group) {
+			drain(g, 1)
+			g.run(time.Minute, nil)
+			g.nodes = g.nodes[1:]
+			g.run(10*time.Minute, nil)
+		}},
+		{"three drain", func(g *group) { drain(g, 3); g.run(10*time.Minute, nil) }},
+		{"one dies", func(g *group) { g.nodes[0].PID = -1; g.run(10*time.Minute, nil) }},
+		{"one dies and is replaced", func(g *group) {
+			g.nodes[0].PID = -1
+			g.run(time.Minute, nil)
+			g.add()
+			g.nodes[10].Load = 0.5
+			g.run(10*time.Minute, nil)
+		}},
+		{"each is replaced, the new one is there first", func(g *group) {
+			for range 10 {
+				g.add()
+				g.nodes[len(g.nodes)-1].Load = 0.5
+				g.run(2*time.Second, nil)
+				drain(g, 1)
+				g.run(20*time.Second, nil)
+				g.nodes = g.nodes[1:]
+			}
+			g.run(10*time.Minute, nil)
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g := newGroup(t, ScaleConfig{}, 10)
+			g.load(0.5)
+			g.run(400*time.Second, nil).want(10, "9 would not stay well below")
+			g.moves = nil
+			if tc.then(g); len(g.moves) > 0 {
+				t.Errorf("changes: %s", strings.Join(g.moves, "\n\t"))
+			}
+		})
+	}
+	t.Run("a gateway begins while one drains and one is dead", func(t *testing.T) {
+		g := newGroup(t, ScaleConfig{}, 10)
+		g.load(0.5)
+		drain(g, 1)
+		g.nodes[1].PID, g.nodes[1].LastHeartbeat = -1, g.at.Add(-time.Minute)
+		g.run(10*time.Minute, nil).want(10, "")
+	})
+	t.Run("a cluster starts, and some are added later", func(t *testing.T) {
+		g := newGroup(t, ScaleConfig{}, 1)
+		g.load(0.5)
+		for range 4 {
+			g.run(time.Second, nil)
+			g.add()
+			g.load(0.5)
+		}
+		g.run(6*time.Minute, nil).want(5, "")
+		g.add()
+		g.load(0.5)
+		g.run(time.Minute, nil).want(6, "")
+	})
+	t.Run("nobody takes the one that may go", func(t *testing.T) {
+		g := newGroup(t, ScaleConfig{}, 5)
+		g.load(0.1)
+		g.run(time.Hour, nil).want(4, "enough")
+		g.load(0.5)
+		g.run(time.Minute, nil).want(5, "4 would not stay well below")
+	})
+	t.Run("one that is not replaced is not needed", func(t *testing.T) {
+		g := newGroup(t, ScaleConfig{}, 5)
+		g.load(0.1)
+		g.run(time.Minute, nil)
+		g.nodes[0].PID = -1
+		g.run(4*time.Minute, nil).want(5, "one may go after")
+		g.run(2*time.Minute, nil).want(4, "")
+	})
+}
+
 // TestScalerWithoutData: what is not known changes nothing.
 func TestScalerWithoutData(t *testing.T) {
 	g := newGroup(t, ScaleConfig{}, 3)
