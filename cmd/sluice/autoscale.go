@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -42,9 +43,10 @@ type flock struct {
 	make  func(i int) *child
 	group sync.WaitGroup
 
-	mu   sync.Mutex
-	last int      // number of the last one
-	live []*child // those that should run
+	mu    sync.Mutex
+	last  int                      // number of the last one
+	live  []*child                 // whose process is there, or will be
+	going map[*child]cluster.Order // of live, those that must go, and how
 }
 
 // begin makes the first edges; run runs them.
@@ -87,6 +89,12 @@ func (f *flock) forget(c *child) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.live = slices.DeleteFunc(f.live, func(x *child) bool { return x == c })
+	delete(f.going, c)
+}
+
+// staying are the edges that need not go.
+func (f *flock) staying() []*child {
+	return slices.DeleteFunc(f.list(), (*child).leaving)
 }
 
 // follow acts on the signal until ctx ends.
@@ -105,6 +113,7 @@ func (f *flock) follow(ctx context.Context) {
 		if err != nil || !f.u.isReady.Load() {
 			continue // what is not known changes nothing
 		}
+		f.remind(ctx, nodes)
 		for _, s := range scaler.Observe(cluster.View{Nodes: nodes, At: f.u.reg.Now()}) {
 			if s.Role == cluster.Edge {
 				f.act(ctx, s, nodes)
@@ -113,9 +122,23 @@ func (f *flock) follow(ctx context.Context) {
 	}
 }
 
-// act brings the flock nearer to what the signal says: new edges at once, one less when all that should be there are.
+// remind repeats an order that is not in the row any more: a node that joins again starts with none.
+func (f *flock) remind(ctx context.Context, nodes []cluster.Node) {
+	f.mu.Lock()
+	going := maps.Clone(f.going)
+	f.mu.Unlock()
+	for c, order := range going {
+		if slices.ContainsFunc(nodes, func(n cluster.Node) bool { return n.ID == c.name && !n.Order.Drain }) {
+			if err := f.u.reg.Order(ctx, c.name, order); err != nil {
+				f.u.say("autoscale: could not order %s to drain again: %v", c.name, err) // the next look tries again
+			}
+		}
+	}
+}
+
+// act brings the flock nearer to what the signal says: new edges at once, one less when all that should be there are, and no other goes.
 func (f *flock) act(ctx context.Context, s cluster.Signal, nodes []cluster.Node) {
-	edges := f.list()
+	edges := f.staying()
 	switch {
 	case s.Desired > len(edges):
 		f.u.say("autoscale: %d edges, %d wanted: %s", len(edges), s.Desired, s.Reason)
@@ -128,15 +151,21 @@ func (f *flock) act(ctx context.Context, s cluster.Signal, nodes []cluster.Node)
 			f.u.say("autoscale: starts %s", c.name)
 			f.start(ctx, c)
 		}
-	case s.Desired < s.Nodes && len(edges) == s.Nodes && s.Draining == 0:
+	case s.Desired < s.Nodes && len(edges) == s.Nodes && s.Draining == 0 && len(f.list()) == len(edges):
 		c, viewers := quietest(edges, nodes)
+		if c == nil {
+			return // no row is there: the next look knows more
+		}
 		f.u.say("autoscale: %d edges, %d wanted: %s", len(edges), s.Desired, s.Reason)
-		if err := f.u.reg.Order(ctx, c.name, cluster.Order{Drain: true, Deadline: f.u.reg.Now().Add(f.u.p.config.Node.DrainDeadline)}); err != nil {
+		order := cluster.Order{Drain: true, Deadline: f.u.reg.Now().Add(f.u.p.config.Node.DrainDeadline)}
+		if err := f.u.reg.Order(ctx, c.name, order); err != nil {
 			f.u.say("autoscale: could not order %s to drain: %v", c.name, err) // the next look tries again
 			return
 		}
-		c.leave(true)
-		f.forget(c)
+		c.dismiss()
+		f.mu.Lock()
+		f.going[c] = order
+		f.mu.Unlock()
 		f.u.say("autoscale: drains %s, whose %d viewers move to the others", c.name, viewers)
 	}
 }

@@ -38,7 +38,8 @@ type child struct {
 	mu     sync.Mutex
 	pid    int  // 0: it does not run
 	deaths int  // in a row, without sound life between
-	leaves bool // an operator has ordered it to go: its end is no death
+	leaves bool // an operator has ordered it to go: it is not started again
+	goes   bool // it was dismissed: the same, and nobody takes that back
 	last   string
 }
 
@@ -62,8 +63,12 @@ func (c *child) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if died == errEnded && c.leaving() {
-			c.say("%s was drained and has left", c.name)
+		if c.leaving() {
+			if died == errEnded {
+				c.say("%s was drained and has left", c.name)
+			} else {
+				c.say("%s was to drain and died (%v); it does not start again", c.name, died)
+			}
 			return nil
 		}
 		if time.Since(began) > sound {
@@ -120,7 +125,14 @@ func (c *child) leave(on bool) {
 func (c *child) leaving() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.leaves
+	return c.leaves || c.goes
+}
+
+// dismiss says that it goes for good, whatever its row says.
+func (c *child) dismiss() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.goes = true
 }
 
 func (c *child) set(pid int) {

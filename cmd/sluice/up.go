@@ -175,7 +175,7 @@ func (u *up) parts() []lifecycle.Part {
 	if u.scales() {
 		more = append(more, fmt.Sprint("--limits-cores=", u.edgeCores()))
 	}
-	u.edges = &flock{u: u, make: func(i int) *child { return node(cluster.Edge, i, more...) }}
+	u.edges = &flock{u: u, going: map[*child]cluster.Order{}, make: func(i int) *child { return node(cluster.Edge, i, more...) }}
 	u.nodes = slices.Concat(origins, u.edges.begin())
 	u.gateway = u.child("gateway", append([]string{"gateway", "--publish=:" + strconv.Itoa(u.cmd.PublishPort),
 		"--play=:" + strconv.Itoa(u.cmd.PlayPort), "--redirect=", "--operators=127.0.0.1:0", fmt.Sprint("--scale-cpu=", u.cmd.Scale.CPU), fmt.Sprint("--scale-window=", u.cmd.Scale.Window), "--certificate=" + u.home.path(certFile),
