@@ -98,8 +98,10 @@ func (z *zone) mean() float64 {
 
 // site is where a stream is.
 type site struct {
-	round     int // the lists are of that view
+	round     int // the rest is of that view
 	near, far []*spot
+	shown     bool // a row has it
+	placed    int  // recent sessions; without any, and without a row, nothing of it is kept
 }
 
 // placement is a session that no row shows yet.
@@ -107,6 +109,7 @@ type placement struct {
 	at   time.Time // by the registry's clock
 	node string
 	key  media.Key
+	cost float64 // as counted
 }
 
 // NewPlacer returns a placer without a view: it finds nobody. An empty region: all nodes are equally near. Gateways need different seeds.
@@ -150,7 +153,9 @@ func (p *Placer) Show(v View) {
 		s.home.spots = append(s.home.spots, s)
 		s.home.load += s.load
 		for _, serving := range n.Serving {
-			if list := p.site(serving.Stream).list(s, p); list != nil {
+			site := p.site(serving.Stream)
+			site.shown = true
+			if list := site.list(s, p); list != nil {
 				*list = append(*list, s)
 			}
 		}
@@ -189,24 +194,27 @@ func (p *Placer) forget() {
 		}
 	}
 	old := p.clock().Add(-recentAfter)
-	p.recent = slices.DeleteFunc(p.recent, func(r placement) bool {
-		s := p.spots[r.node]
-		if s == nil || s.LastHeartbeat.Sub(r.at) >= shownAfter || r.at.Before(old) {
-			return true
+	kept := p.recent[:0]
+	for _, r := range p.recent {
+		if s := p.spots[r.node]; s != nil && s.LastHeartbeat.Sub(r.at) < shownAfter && !r.at.Before(old) {
+			r.cost = p.count(s, r.key)
+			kept = append(kept, r)
 		}
-		p.count(s, r.key)
-		return false
-	})
+	}
+	clear(p.recent[len(kept):])
+	p.recent = kept
 }
 
 // clock is the registry's, about.
 func (p *Placer) clock() time.Time { return p.at.Add(p.now().Sub(p.read)) }
 
-// count adds a session to a node as this gateway sees it.
-func (p *Placer) count(s *spot, key media.Key) {
+// count adds a session to a node as this gateway sees it, and returns what it costs.
+func (p *Placer) count(s *spot, key media.Key) float64 {
 	cost := p.unit
 	if key != (media.Key{}) {
-		if list := p.site(key).list(s, p); list != nil && !slices.Contains(*list, s) {
+		site := p.site(key)
+		site.placed++
+		if list := site.list(s, p); list != nil && !slices.Contains(*list, s) {
 			*list = append(*list, s)
 			cost *= 1 + newStream
 		}
@@ -214,6 +222,18 @@ func (p *Placer) count(s *spot, key media.Key) {
 	s.load += cost
 	s.home.load += cost
 	s.sessions++
+	return cost
+}
+
+// uncount forgets where the stream of a recent session is, unless a row or another one shows it.
+func (p *Placer) uncount(r placement) {
+	s := p.sites[r.key]
+	if s == nil || s.round != p.round {
+		return
+	}
+	if s.placed--; s.placed == 0 && !s.shown {
+		delete(p.sites, r.key)
+	}
 }
 
 func (p *Placer) site(key media.Key) *site {
@@ -223,7 +243,7 @@ func (p *Placer) site(key media.Key) *site {
 		p.sites[key] = s
 	}
 	if s.round != p.round {
-		s.round, s.near, s.far = p.round, s.near[:0], s.far[:0]
+		*s = site{round: p.round, near: s.near[:0], far: s.far[:0]}
 	}
 	return s
 }
@@ -249,11 +269,33 @@ func (p *Placer) Place(key media.Key, avoid map[string]bool) (Node, bool) {
 		return Node{}, false
 	}
 	if len(p.recent) >= maxRecent {
+		for _, r := range p.recent[:maxRecent/8] {
+			p.uncount(r)
+		}
 		p.recent = slices.Delete(p.recent, 0, maxRecent/8)
 	}
-	p.recent = append(p.recent, placement{p.clock(), s.ID, key})
-	p.count(s, key)
+	p.recent = append(p.recent, placement{p.clock(), s.ID, key, p.count(s, key)})
 	return s.Node, true
+}
+
+// Refused takes back what Place has counted: the node has not taken the session.
+func (p *Placer) Refused(key media.Key, node string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := len(p.recent) - 1; i >= 0; i-- { // it is among the last
+		r := p.recent[i]
+		if r.node != node || r.key != key {
+			continue
+		}
+		p.recent = slices.Delete(p.recent, i, i+1)
+		p.uncount(r)
+		if s := p.spots[node]; s != nil {
+			s.load -= r.cost
+			s.home.load -= r.cost
+			s.sessions--
+		}
+		return
+	}
 }
 
 // Find chooses the node for a request that leaves nothing behind. Draining ones answer when nobody else does.

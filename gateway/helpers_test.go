@@ -126,6 +126,10 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			problem.New(problem.NodeFull, n.row.ID).Write(w)
 			return
 		}
+		if strings.HasPrefix(seg[3], "none") {
+			problem.New(problem.NotFound, "no such stream").Write(w)
+			return
+		}
 		w.Header().Set("Location", r.URL.Path+"/"+n.row.ID+".abc")
 		w.WriteHeader(http.StatusCreated)
 	case r.URL.Path == "/drip": // two parts, the second when the client has the first

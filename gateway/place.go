@@ -68,6 +68,11 @@ func (p *placer) apart(key media.Key, avoid map[string]bool, from func(cluster.N
 	return origins.Place(key, avoid)
 }
 
+// refused says that the node which was chosen for a session has not taken it.
+func (p *placer) refused(role cluster.Role, key media.Key, node string) {
+	p.of(role).Refused(key, node)
+}
+
 // request chooses the node for a request that leaves nothing behind: one that has the stream, if any
 // is named, else the least loaded. Draining nodes answer when there is nobody else.
 func (p *placer) request(role cluster.Role, key media.Key, avoid map[string]bool) (cluster.Node, bool) {

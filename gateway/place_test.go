@@ -65,6 +65,21 @@ func TestPlacementWithinOneHeartbeat(t *testing.T) {
 	}
 }
 
+// TestRefusedIsNotCounted: requests for streams that don't exist make no node look busy.
+func TestRefusedIsNotCounted(t *testing.T) {
+	e1, e2 := startNode(t, "e1", cluster.Edge), startNode(t, "e2", cluster.Edge, stream1)
+	e1.row.CPU, e2.row.CPU = 0, 0.1
+	r := start(t, Config{}, e1, e2)
+	for i := range 40 {
+		if resp, body := r.do(t, "POST", r.play(fmt.Sprint("/live/whep/none", i)), "v=0"); resp.StatusCode != 404 {
+			t.Fatalf("%s %s", resp.Status, body)
+		}
+	}
+	if n, _ := r.placer.request(cluster.Edge, media.Key{}, nil); n.ID != "e1" {
+		t.Errorf("the idle edge looks busier than %q", n.ID)
+	}
+}
+
 func TestBackupGoesElsewhere(t *testing.T) {
 	dir := edges(0.1, 0.5)
 	for i := range dir.view.Nodes {

@@ -181,8 +181,11 @@ func (t *trip) RoundTrip(r *http.Request) (*http.Response, error) {
 		resp, err := t.send(r, node)
 		switch {
 		case err == nil && resp.StatusCode == http.StatusServiceUnavailable && t.route.kind == newSetup:
-			full = resp // another may have room
+			full = resp // another may have room; this one has less than its row says, so the session goes on counting there
 		case err == nil:
+			if t.route.kind == newSetup && resp.StatusCode/100 != 2 {
+				t.h.g.placer.refused(t.h.role, t.route.key, node.ID)
+			}
 			return resp, nil
 		case r.Context().Err() != nil || !t.again(err):
 			return nil, t.final(err)

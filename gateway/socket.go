@@ -255,7 +255,11 @@ func (s *socket) dial(ctx context.Context) error {
 		}
 		s.tried[node.ID] = true
 		var retry bool
-		if retry, err = s.dialNode(ctx, node); err == nil || !retry {
+		if retry, err = s.dialNode(ctx, node); err == nil {
+			return nil
+		}
+		if !retry {
+			g.placer.refused(s.h.role, s.key, node.ID)
 			return err
 		}
 		g.log.Debug("node did not take a socket", "node", node.ID, "error", err)
