@@ -17,12 +17,19 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-// How long a path may be silent until the session counts as lost: ICE checks it
-// every second (RFC 7675 §5.1 asks for 5 s on average).
+// ICE asks the server for a sign of life four times a second; media and reports count as one, too. When none has come
+// for iceDisconnected the server is asked over HTTP whether it still has the session. It is lost when the server says no, or
+// after iceFailed more.
 const (
-	iceKeepalive    = time.Second
-	iceDisconnected = 2 * time.Second
-	iceFailed       = 3 * time.Second // after disconnected
+	iceKeepalive    = 250 * time.Millisecond
+	iceDisconnected = 750 * time.Millisecond
+	iceFailed       = 4250 * time.Millisecond
+)
+
+const (
+	vigilPace = 50 * time.Millisecond  // between two looks at the path
+	askAgain  = 500 * time.Millisecond // after an answer that was not no
+	askWithin = 3 * time.Second        // a gateway knows within this time that a node is gone
 )
 
 // How often a viewer asks for what is missing. Browsers do within a round trip.
@@ -74,7 +81,9 @@ type peer struct {
 
 	mu     sync.Mutex
 	closed bool
-	wg     sync.WaitGroup // goroutines that end with the PeerConnection
+	gone   bool               // the server has said that it has no such session
+	rest   context.CancelFunc // ends the vigil; nil before there is one
+	wg     sync.WaitGroup     // goroutines that end with the PeerConnection
 }
 
 func newPeer(api *webrtc.API) (*peer, error) {
@@ -119,6 +128,9 @@ func (p *peer) open(ctx context.Context, c *Client, endpoint string) error {
 		return fmt.Errorf("use the server's answer: %w", err)
 	}
 	if p.settle(ctx, held) {
+		watch, rest := context.WithCancel(context.WithoutCancel(ctx))
+		p.rest = rest
+		p.wg.Go(func() { p.vigil(watch) })
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -150,6 +162,37 @@ func (p *peer) settle(ctx context.Context, held []string) bool {
 		case <-ctx.Done():
 			return false
 		}
+	}
+}
+
+// vigil asks whether the server still has the session while nothing comes from it. Servers that don't answer such a question, or don't
+// know it, are believed to have it: then ICE finds out.
+func (p *peer) vigil(ctx context.Context) {
+	for wait := time.Duration(vigilPace); ; {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-p.lost:
+			timer.Stop()
+			return
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		if wait = vigilPace; p.pc.ConnectionState() != webrtc.PeerConnectionStateDisconnected {
+			continue
+		}
+		ask, cancel := context.WithTimeout(ctx, askWithin)
+		err := p.res.Present(ask)
+		cancel()
+		if r := (*Refused)(nil); errors.As(err, &r) && r.Code == noSession {
+			p.mu.Lock()
+			p.gone = true
+			p.mu.Unlock()
+			p.once[1].Do(func() { close(p.lost) })
+			return
+		}
+		wait = askAgain
 	}
 }
 
@@ -187,12 +230,16 @@ func (p *peer) enter() bool {
 }
 
 // close ends the session on both sides and waits for its goroutines. The server
-// is told even when ctx has ended. A resource that is gone already is no error.
+// is told even when ctx has ended, unless it has said that it has no such session. A resource that is gone already is no error.
 func (p *peer) close(ctx context.Context, log *slog.Logger) {
 	p.mu.Lock()
 	p.closed = true
+	gone := p.gone
 	p.mu.Unlock()
-	if p.res != nil {
+	if p.rest != nil {
+		p.rest()
+	}
+	if p.res != nil && !gone {
 		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 		var r *Refused
 		if err := p.res.Delete(bye); err != nil && !errors.As(err, &r) {

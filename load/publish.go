@@ -22,10 +22,11 @@ import (
 	"sluice/media"
 )
 
-// How long to wait between attempts to publish again.
+// How long to wait between attempts to publish again: the same for a while, in which another server takes over, then more and more.
 const (
-	firstRetry = 250 * time.Millisecond
+	firstRetry = 500 * time.Millisecond
 	lastRetry  = 8 * time.Second
+	retrySoon  = 10 * time.Second
 )
 
 // How often the sender reports and the figures come.
@@ -306,9 +307,15 @@ func (p *publisher) ended(err error) error {
 
 // reconnect tries until it has a session or ctx ends.
 func (p *publisher) reconnect(ctx context.Context, since time.Time, again chan<- *peer) {
-	for attempt, pause := 1, firstRetry; ; attempt, pause = attempt+1, min(2*pause, lastRetry) {
-		// Not all publishers of a server that is back come in the same instant.
-		wait := time.NewTimer(pause/2 + rand.N(pause))
+	pause := firstRetry
+	for attempt := 1; ; attempt++ {
+		delay := pause/2 + rand.N(pause) // not all publishers of a server that is back come in the same instant
+		if attempt == 1 {
+			delay = rand.N(firstRetry / 2)
+		} else if time.Since(since) > retrySoon {
+			pause = min(2*pause, lastRetry)
+		}
+		wait := time.NewTimer(delay)
 		select {
 		case <-ctx.Done():
 			wait.Stop()

@@ -195,6 +195,45 @@ func TestPublishAgain(t *testing.T) {
 	}
 }
 
+// A server that was killed sends nothing, not even an end. One that tells that it no longer has the session is left at once. What others
+// answer to the question says nothing: then ICE finds out after 5 s.
+func TestASilentServerIsAsked(t *testing.T) {
+	needsFFmpeg(t)
+	t.Parallel()
+	const between = 4 * time.Second // 1 s and 5 s
+	for _, c := range []struct {
+		name  string
+		tells bool
+	}{{"it tells", true}, {"it does not know the question", false}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			s := newSFU(t)
+			s.tells = c.tells
+			pub, stop := context.WithCancel(ctx)
+			over := start(pub, PublishConfig{URL: s.url("whip"), Source: TestPattern, Insecure: true, Log: testLog(t), Width: 320, Height: 180, Bitrate: 200_000})
+			defer func() { stop(); <-over }()
+			s.waitPublished(ctx, t, over)
+			silent := false
+			rep, err := Play(ctx, PlayConfig{URL: s.url("whep"), Insecure: true, Duration: 8 * time.Second, Wait: 20 * time.Second, Log: testLog(t),
+				Progress: func(p PlayStats) {
+					if !silent && p.Frames > 20 {
+						silent = true
+						s.blackout(t)
+					}
+				}})
+			if err != nil || rep.Reconnections != 1 {
+				t.Fatalf("%v, %d reconnections", err, rep.Reconnections)
+			}
+			s.waitPublished(ctx, t, over)
+			if gap := time.Duration(rep.Video.LongestGap); gap < between != c.tells {
+				t.Errorf("publisher and viewer were back after %s", gap)
+			}
+		})
+	}
+}
+
 // Not parallel: no other test runs while this one counts.
 func TestNothingIsLeftBehind(t *testing.T) {
 	needsFFmpeg(t)

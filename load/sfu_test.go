@@ -36,6 +36,7 @@ type sfu struct {
 	tracks    map[webrtc.RTPCodecType]*webrtc.TrackLocalStaticRTP
 	viewers   map[*webrtc.PeerConnection][]*webrtc.RTPSender
 	deleted   int
+	tells     bool // whether it still has a session
 }
 
 func newSFU(t *testing.T) *sfu {
@@ -51,6 +52,7 @@ func newSFU(t *testing.T) *sfu {
 	mux.HandleFunc("POST /live/whip/s", s.guard(s.whip))
 	mux.HandleFunc("POST /live/whep/s", s.guard(s.whep))
 	mux.HandleFunc("DELETE /session/{id}", s.delete)
+	mux.HandleFunc("GET /session/{id}", s.present)
 	s.Server = httptest.NewUnstartedServer(mux)
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that refuse its certificate
 	s.StartTLS()
@@ -97,10 +99,30 @@ func (s *sfu) openMedia(t *testing.T) {
 	s.mu.Unlock()
 }
 
-// blackout is what a client sees of a server that is killed and comes back: silence.
+// blackout is what a client sees of a server that is killed and comes back: silence. Sessions from before it does not know.
 func (s *sfu) blackout(t *testing.T) {
 	_ = s.udp.Close()
 	s.openMedia(t)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, pc := range s.sessions {
+		s.sessions["before "+id] = pc // closed in the end
+		delete(s.sessions, id)
+	}
+}
+
+// present answers as our servers do, or as RFC 9725 has it.
+func (s *sfu) present(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.tells:
+		w.WriteHeader(http.StatusMethodNotAllowed)
+	case s.sessions[r.PathValue("id")] == nil:
+		problem.New(problem.NoSession, "it is over already").Write(w)
+	default:
+		w.WriteHeader(http.StatusNoContent)
+	}
 }
 
 func (s *sfu) guard(h func(*webrtc.PeerConnection, string) (string, error)) http.HandlerFunc {

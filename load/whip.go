@@ -102,6 +102,9 @@ type Refused struct {
 	RetryAfter time.Duration // what the server wishes; 0: it says nothing
 }
 
+// noSession is the Code of a server of ours that does not have the session, or not any more.
+const noSession = "no_session"
+
 // Error says what the server said and what to do about it, in one line.
 func (r *Refused) Error() string {
 	text := orDefault(r.Detail, orDefault(r.Title, http.StatusText(r.Status)))
