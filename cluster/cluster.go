@@ -20,7 +20,8 @@ var (
 	// as an *InUse, which says until when.
 	ErrStreamInUse = errors.New("stream is published by another node")
 	// ErrLeaseLost: the stream has been taken over with a higher epoch, or has been
-	// released; its holder must end its publisher and must not write again.
+	// released; its holder must end its publisher and must not write again. Only a Resume tells for certain: the row
+	// of a registry that was emptied is not there either, and a Resume writes it again.
 	ErrLeaseLost = errors.New("stream lease was taken over")
 	// ErrFenced: the node's session is void, because another node found its heartbeat too old and wanted one of its
 	// streams, or because its row is gone. The node joins again, with a new session, and resumes its streams.
@@ -117,7 +118,7 @@ type Stream struct {
 	State   StreamState
 	Origin  string    // node id
 	Session int64     // of the origin; the stream is held while the origin's row has this session and is not fenced
-	Epoch   int64     // grows with every Claim and Resume, never goes back
+	Epoch   int64     // grows with every Claim and Resume, never goes back (NextEpoch)
 	Codecs  []string  // as last reported; empty from a Claim to the first Report
 	Started time.Time // of this broadcast: of the Claim, unless that took over an Interrupted or Leaving stream
 }
@@ -175,7 +176,7 @@ type Registry interface {
 	// Order sets a node's Order; heartbeats leave it as it is, a Join clears it. ErrNoNode: there is no row.
 	Order(ctx context.Context, id string, o Order) error
 
-	// Claim takes the stream l.Key (its backup's row if l.Backup) for l.Node under l.Session, with an epoch higher than any
+	// Claim takes the stream l.Key (its backup's row if l.Backup) for l.Node under l.Session, with the NextEpoch, higher than any
 	// before; l.Epoch is not looked at. It succeeds when the stream has no row, is Interrupted, Leaving or Finished, is
 	// l.Session's already, or when the holder's session is void: the holder's row is gone, has another session, or is
 	// fenced. A session whose heartbeat is SessionTTL old (by the registry's clock) or older is fenced first, by
@@ -183,9 +184,10 @@ type Registry interface {
 	// When several claim at once, exactly one wins. The stream is Broadcasting from here on.
 	// Whether l.Session itself is valid is not looked at: a claim under a void session can be taken over at once.
 	Claim(ctx context.Context, l Lease) (Lease, error)
-	// Resume moves a lease to the node's new session, with the next epoch, and keeps all else: a compare-and-swap on the
-	// lease. ErrLeaseLost when it was taken over or released. Doing it again with the same session gives
-	// the same lease: so a lost answer is no lost stream.
+	// Resume moves a lease to the node's new session, with the epoch after the lease's, and keeps all else: a compare-and-swap on the
+	// lease. A row that is not there, or has an epoch below the lease's, is that of a registry which was emptied or brought
+	// back from a copy: it is written anew, Broadcasting, with no codecs. ErrLeaseLost when the lease was taken over
+	// or released. Doing it again with the same session gives the same lease: so a lost answer is no lost stream.
 	Resume(ctx context.Context, l Lease, session int64) (Lease, error)
 	// Report writes what the holder says of its stream; ErrLeaseLost when it was taken over or released. It is
 	// not asked whether the lease's session is still valid. Called on each change.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -32,15 +33,19 @@ func newGateway(t *testing.T, store *memory.Store) *gateway {
 
 // calls collects what a Watch was told.
 type calls struct {
-	mu   sync.Mutex
-	told []string
+	mu     sync.Mutex
+	told   []string
+	epochs []int64 // that were told of: tests call them 1, 2, …
 }
 
 func (c *calls) fn(s cluster.Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	backup := map[bool]string{true: "backup "}[s.Backup]
-	c.told = append(c.told, fmt.Sprintf("%s%s of %s, epoch %d", backup, s.State, s.Origin, s.Epoch))
+	if !slices.Contains(c.epochs, s.Epoch) {
+		c.epochs = append(c.epochs, s.Epoch)
+	}
+	c.told = append(c.told, fmt.Sprintf("%s%s of %s, epoch %d", backup, s.State, s.Origin, 1+slices.Index(c.epochs, s.Epoch)))
 }
 
 func (c *calls) check(t *testing.T, when string, want ...string) {

@@ -286,20 +286,19 @@ func (m *Member) update(ctx context.Context, h *Held) (err error) {
 	session, lease, info, dirty := m.session, h.lease, h.info, h.dirty
 	h.dirty = false
 	m.mu.Unlock()
-	if lease.Session != session {
-		if lease, err = m.reg.Resume(ctx, lease, session); err == nil {
-			m.mu.Lock()
-			h.lease = lease
-			gone := m.held[h.slot] != h // released while we wrote, under its former epoch
-			m.mu.Unlock()
-			if gone {
-				m.orphan(h.slot)
-				return nil
+	gone, resumed := false, lease.Session != session
+	if resumed {
+		lease, gone, err = m.resume(ctx, h, lease, session)
+	}
+	if err == nil && !gone && (dirty || resumed) { // a row that was written anew says nothing of the stream
+		dirty = true
+		err = m.reg.Report(ctx, lease, info)
+		if errors.Is(err, ErrLeaseLost) && !resumed {
+			// Somebody has it, or the row is gone.
+			if lease, gone, err = m.resume(ctx, h, lease, session); err == nil && !gone {
+				err = m.reg.Report(ctx, lease, info)
 			}
 		}
-	}
-	if err == nil && dirty {
-		err = m.reg.Report(ctx, lease, info)
 	}
 	switch {
 	case errors.Is(err, ErrLeaseLost):
@@ -311,6 +310,21 @@ func (m *Member) update(ctx context.Context, h *Held) (err error) {
 		m.mu.Unlock()
 	}
 	return err
+}
+
+// resume moves a lease to a session; gone: it was released while that was written, under its former epoch.
+func (m *Member) resume(ctx context.Context, h *Held, lease Lease, session int64) (next Lease, gone bool, err error) {
+	if next, err = m.reg.Resume(ctx, lease, session); err != nil {
+		return lease, false, err
+	}
+	m.mu.Lock()
+	h.lease = next
+	gone = m.held[h.slot] != h
+	m.mu.Unlock()
+	if gone {
+		m.orphan(h.slot)
+	}
+	return next, gone, nil
 }
 
 // bury releases those rows that are this process's and that nobody holds here.

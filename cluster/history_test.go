@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -165,8 +166,10 @@ func (h *history) check() (v verdict) {
 				v.resumes++
 			}
 		}
+		epochs := slices.Sorted(maps.Keys(winner))
 		for _, c := range list {
-			g, known := winner[c.epoch-1]
+			i, _ := slices.BinarySearch(epochs, c.epoch)
+			g, known := winner[epochs[max(0, i-1)]], i > 0
 			if c.method != "Claim" || !known || g.session == c.session {
 				continue
 			}

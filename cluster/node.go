@@ -81,6 +81,10 @@ func CheckKey(key media.Key) error {
 	return err
 }
 
+// NextEpoch is the epoch of a claim by the registry's clock, in milliseconds of Unix time, so that epochs grow even when the rows that knew the last one
+// are gone; and always higher than the last, whatever the clock says.
+func NextEpoch(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()) }
+
 // CheckClaim refuses what no Registry may write as a claim.
 func CheckClaim(l Lease) error {
 	if err := CheckKey(l.Key); err != nil {

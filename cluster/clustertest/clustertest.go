@@ -38,6 +38,7 @@ func Run(t *testing.T, newStore NewStore) {
 		{"epochs only grow", epochsGrow},
 		{"a late holder changes nothing", lateHolder},
 		{"resume", resume},
+		{"resume in an emptied registry", emptied},
 		{"a backup is a lease of its own", backups},
 		{"one of many claimers wins", oneClaimerWins},
 		{"one of heartbeat and fence wins", heartbeatAgainstFence},

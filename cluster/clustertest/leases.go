@@ -219,18 +219,16 @@ func lateHolder(t *testing.T, f *fixture) {
 			return err
 		}
 		for what, err := range map[string]error{
-			"report":               f.Report(f.ctx, old, interrupted),
-			"release":              f.Release(f.ctx, old),
-			"resume":               resume(old),
-			"other node":           f.Release(f.ctx, changed(func(l *cluster.Lease) { l.Node = "c" })),
-			"other session":        f.Release(f.ctx, changed(func(l *cluster.Lease) { l.Session++ })),
-			"other session's":      resume(changed(func(l *cluster.Lease) { l.Session++ })),
-			"next epoch":           f.Report(f.ctx, changed(func(l *cluster.Lease) { l.Epoch++ }), interrupted),
-			"next epoch's":         resume(changed(func(l *cluster.Lease) { l.Epoch++ })),
-			"backup":               f.Release(f.ctx, changed(func(l *cluster.Lease) { l.Backup = true })),
-			"other key":            f.Release(f.ctx, changed(func(l *cluster.Lease) { l.Key = stream("never") })),
-			"other key's":          f.Report(f.ctx, changed(func(l *cluster.Lease) { l.Key = stream("never") }), broadcasting),
-			"resumption of no one": resume(changed(func(l *cluster.Lease) { l.Key = stream("never") })),
+			"report":          f.Report(f.ctx, old, interrupted),
+			"release":         f.Release(f.ctx, old),
+			"resume":          resume(old),
+			"other node":      f.Release(f.ctx, changed(func(l *cluster.Lease) { l.Node = "c" })),
+			"other session":   f.Release(f.ctx, changed(func(l *cluster.Lease) { l.Session++ })),
+			"other session's": resume(changed(func(l *cluster.Lease) { l.Session++ })),
+			"next epoch":      f.Report(f.ctx, changed(func(l *cluster.Lease) { l.Epoch++ }), interrupted),
+			"backup":          f.Release(f.ctx, changed(func(l *cluster.Lease) { l.Backup = true })),
+			"other key":       f.Release(f.ctx, changed(func(l *cluster.Lease) { l.Key = stream("never") })),
+			"other key's":     f.Report(f.ctx, changed(func(l *cluster.Lease) { l.Key = stream("never") }), broadcasting),
 		} {
 			if !errors.Is(err, cluster.ErrLeaseLost) {
 				t.Errorf("%s, %s: %v, want ErrLeaseLost", c.name, what, err)
@@ -277,6 +275,44 @@ func resume(t *testing.T, f *fixture) {
 	}
 	if err := f.Report(f.ctx, a, interrupted); !errors.Is(err, cluster.ErrLeaseLost) {
 		t.Errorf("report under the epoch before: %v", err)
+	}
+}
+
+// emptied: what is held goes on with a higher epoch although the registry has lost its rows, or has those of an earlier time.
+func emptied(t *testing.T, f *fixture) {
+	fresh := f.want(t, stream("b"), "a")
+	for _, c := range []struct {
+		name  string
+		key   media.Key
+		ahead int64 // of the row
+	}{
+		{"no row", stream("none"), 0},
+		{"an older row", stream("old"), 7},
+	} {
+		held := fresh
+		held.Key, held.Epoch = c.key, cluster.NextEpoch(0, f.clock.Now())+c.ahead
+		if c.ahead > 0 {
+			ok(t, f.Release(f.ctx, f.claim(t, c.key, "a")))
+		}
+		f.clock.Advance(time.Second)
+		for range 2 { // the first answer got lost, say
+			l, err := f.Resume(f.ctx, held, f.in(t, "b"))
+			if err != nil || l.Epoch <= held.Epoch {
+				t.Fatalf("%s: resumed %+v as %+v, %v", c.name, held, l, err)
+			}
+			held.Node, held.Session = "a", fresh.Session
+			s := f.one(t, c.key)
+			want(t, s, cluster.Broadcasting, l)
+			if !same(s.Started, f.clock.Now()) {
+				t.Errorf("%s: started %v", c.name, s.Started)
+			}
+		}
+	}
+	held := f.claim(t, stream("b"), "a")
+	f.clock.Advance(time.Second)
+	// Of another registry, where nobody has heard of the stream, this would be the first claim.
+	if first := cluster.NextEpoch(0, f.clock.Now()); first <= held.Epoch+1 || f.claim(t, stream("c"), "b").Epoch < first {
+		t.Errorf("the first claim a second later has epoch %d, below that of before, %d", first, held.Epoch)
 	}
 }
 

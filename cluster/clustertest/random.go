@@ -60,19 +60,21 @@ func (m *model) claim(l cluster.Lease) (cluster.Lease, error) {
 		n.Fenced = true
 	}
 	s.State, s.Origin, s.Session = cluster.Broadcasting, l.Node, l.Session
-	s.Epoch++
+	s.Epoch = cluster.NextEpoch(s.Epoch, m.now())
 	l.Epoch = s.Epoch
 	return l, nil
 }
 
 func (m *model) resume(l cluster.Lease, session int64) (cluster.Lease, error) {
 	s := m.streams[row{l.Key, l.Backup}]
-	if s == nil || s.State == cluster.Finished || s.Origin != l.Node {
-		return l, cluster.ErrLeaseLost
-	}
 	next := l
 	next.Session, next.Epoch = session, l.Epoch+1
 	switch {
+	case s == nil || s.Epoch < l.Epoch:
+		m.streams[row{l.Key, l.Backup}] = &cluster.Stream{Key: l.Key, Backup: l.Backup, State: cluster.Broadcasting, Origin: l.Node,
+			Session: next.Session, Epoch: next.Epoch}
+	case s.State == cluster.Finished || s.Origin != l.Node:
+		return l, cluster.ErrLeaseLost
 	case s.Session == next.Session && s.Epoch == next.Epoch:
 	case s.Session == l.Session && s.Epoch == l.Epoch:
 		s.Session, s.Epoch = next.Session, next.Epoch

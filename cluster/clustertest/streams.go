@@ -97,8 +97,8 @@ func weirdNames(t *testing.T, f *fixture) {
 		ok(t, f.Report(f.ctx, f.claim(t, key, nodeName(i)), broadcasting))
 	}
 	for i, key := range good { // each is a stream of its own
-		if s := f.one(t, key); s.Origin != nodeName(i) || s.Epoch != 1 {
-			t.Errorf("%s is of %s, epoch %d; want %s, 1", key, s.Origin, s.Epoch, nodeName(i))
+		if s := f.one(t, key); s.Origin != nodeName(i) || s.Epoch != cluster.NextEpoch(0, f.clock.Now()) {
+			t.Errorf("%s is of %s, epoch %d; want %s, the first epoch", key, s.Origin, s.Epoch, nodeName(i))
 		}
 	}
 	for _, key := range []media.Key{

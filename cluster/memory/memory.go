@@ -64,6 +64,16 @@ func (s *Store) OpenVia(trip func(context.Context) error) *Registry {
 	return r
 }
 
+// Empty deletes all streams, and nodes too if whole: as a database that was lost comes back.
+func (s *Store) Empty(whole bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.streams)
+	if whole {
+		clear(s.nodes)
+	}
+}
+
 // Cut makes every call fail with ErrCut until it is called with false.
 func (r *Registry) Cut(off bool) {
 	r.store.mu.Lock()
@@ -228,7 +238,7 @@ func (r *Registry) Claim(ctx context.Context, l cluster.Lease) (cluster.Lease, e
 			if now.State == cluster.Interrupted || now.State == cluster.Leaving {
 				started = now.Started
 			}
-			l.Epoch = now.Epoch + 1
+			l.Epoch = cluster.NextEpoch(now.Epoch, r.store.now())
 			r.store.streams[at] = cluster.Stream{Key: l.Key, Backup: l.Backup, State: cluster.Broadcasting, Origin: l.Node, Session: l.Session, Epoch: l.Epoch, Started: started}
 		})
 		if err != nil {
@@ -269,16 +279,30 @@ func (r *Registry) void(ctx context.Context, s cluster.Stream) (again bool, err 
 func (r *Registry) Resume(ctx context.Context, l cluster.Lease, session int64) (cluster.Lease, error) {
 	next := l
 	next.Session, next.Epoch = session, l.Epoch+1
-	err := r.change(ctx, "Resume", l, func(s *cluster.Stream) bool {
-		if s.Session == next.Session && s.Epoch == next.Epoch {
-			return true
-		}
-		mine := s.Session == l.Session && s.Epoch == l.Epoch
-		s.Session, s.Epoch = next.Session, next.Epoch
-		return mine
-	})
-	if err != nil {
+	if err := cluster.CheckClaim(next); err != nil {
 		return cluster.Lease{}, err
+	}
+	r.call("Resume")
+	resumed := true
+	err := r.step(ctx, func() {
+		at := slot{l.Key, l.Backup}
+		switch s := r.store.streams[at]; {
+		case s.Epoch < l.Epoch: // or not there
+			r.store.streams[at] = cluster.Stream{Key: l.Key, Backup: l.Backup, State: cluster.Broadcasting, Origin: l.Node,
+				Session: next.Session, Epoch: next.Epoch, Started: r.store.now()}
+		case s.State != cluster.Finished && s.Origin == l.Node &&
+			(s.Session == l.Session && s.Epoch == l.Epoch || s.Session == next.Session && s.Epoch == next.Epoch):
+			s.Session, s.Epoch = next.Session, next.Epoch
+			r.store.streams[at] = s
+		default:
+			resumed = false
+		}
+	})
+	switch {
+	case err != nil:
+		return cluster.Lease{}, err
+	case !resumed:
+		return cluster.Lease{}, fmt.Errorf("resume stream %q, epoch %d: %w", l.Key, l.Epoch, cluster.ErrLeaseLost)
 	}
 	return next, nil
 }

@@ -82,7 +82,8 @@ func (r *Registry) Claim(ctx context.Context, l cluster.Lease) (cluster.Lease, e
 // claim is one attempt.
 func (r *Registry) claim(ctx context.Context, l cluster.Lease) (cluster.Lease, error) {
 	next := streamRow{ID: rowID(l.Key, l.Backup), Key: l.Key.String(), Backup: l.Backup, State: string(cluster.Broadcasting),
-		Origin: l.Node, Session: l.Session, Epoch: 1, Codecs: []string{}, Started: r.Now()}
+		Origin: l.Node, Session: l.Session, Codecs: []string{}, Started: r.Now()}
+	next.Epoch = cluster.NextEpoch(0, next.Started)
 	var now streamRow
 	switch err := r.streams.FindOne(ctx, id(next.ID)).Decode(&now); {
 	case errors.Is(err, driver.ErrNoDocuments):
@@ -104,7 +105,7 @@ func (r *Registry) claim(ctx context.Context, l cluster.Lease) (cluster.Lease, e
 	if now.State == string(cluster.Interrupted) || now.State == string(cluster.Leaving) {
 		next.Started = now.Started
 	}
-	next.Epoch = now.Epoch + 1
+	next.Epoch = max(now.Epoch+1, next.Epoch)
 	// The epoch tells every holder from any other; the state may change under it.
 	res, err := r.streams.ReplaceOne(ctx,
 		bson.D{{Key: "_id", Value: now.ID}, {Key: "epoch", Value: now.Epoch}, {Key: "state", Value: now.State}}, next)
@@ -143,15 +144,36 @@ func held(l cluster.Lease) bson.D {
 func (r *Registry) Resume(ctx context.Context, l cluster.Lease, session int64) (cluster.Lease, error) {
 	next := l
 	next.Session, next.Epoch = session, l.Epoch+1
+	if err := cluster.CheckClaim(next); err != nil {
+		return cluster.Lease{}, err
+	}
 	filter := bson.D{{Key: "_id", Value: rowID(l.Key, l.Backup)}, {Key: "origin", Value: l.Node}, notFinished,
 		{Key: "$or", Value: bson.A{ // the second: it was done, and the answer got lost
 			bson.D{{Key: "session", Value: l.Session}, {Key: "epoch", Value: l.Epoch}},
 			bson.D{{Key: "session", Value: next.Session}, {Key: "epoch", Value: next.Epoch}},
 		}}}
-	if err := r.change(ctx, "resume", l, filter, bson.D{{Key: "session", Value: next.Session}, {Key: "epoch", Value: next.Epoch}}); err != nil {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	err := r.change(ctx, "resume", l, filter, bson.D{{Key: "session", Value: next.Session}, {Key: "epoch", Value: next.Epoch}})
+	if errors.Is(err, cluster.ErrLeaseLost) {
+		err = r.restore(ctx, next, l.Epoch)
+	}
+	if err != nil {
 		return cluster.Lease{}, err
 	}
 	return next, nil
+}
+
+// restore writes a row anew that is not there, or that has an epoch below the lease's.
+func (r *Registry) restore(ctx context.Context, next cluster.Lease, epoch int64) error {
+	row := streamRow{ID: rowID(next.Key, next.Backup), Key: next.Key.String(), Backup: next.Backup, State: string(cluster.Broadcasting),
+		Origin: next.Node, Session: next.Session, Epoch: next.Epoch, Codecs: []string{}, Started: r.Now()}
+	older := bson.D{{Key: "_id", Value: row.ID}, {Key: "epoch", Value: bson.D{{Key: "$lt", Value: epoch}}}}
+	_, err := r.streams.ReplaceOne(ctx, older, row, options.Replace().SetUpsert(true))
+	if driver.IsDuplicateKeyError(err) { // there is a row, and it is not older
+		err = cluster.ErrLeaseLost
+	}
+	return r.wrap(err, "resume stream %q, epoch %d", next.Key, epoch)
 }
 
 // Report implements cluster.Registry.

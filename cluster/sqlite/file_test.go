@@ -132,7 +132,12 @@ func TestOldSchema(t *testing.T) {
 			t.Errorf("streams %+v, %v; want none", list, err)
 		}
 	}
-	l, err := open(t, path).Claim(t.Context(), cluster.Lease{Key: media.Key{App: "live", ID: "s"}, Node: "b", Session: 1})
+	r, err := Open(t.Context(), path, WithClock(func() time.Time { return time.UnixMilli(9) })) // before the row's epoch
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	l, err := r.Claim(t.Context(), cluster.Lease{Key: media.Key{App: "live", ID: "s"}, Node: "b", Session: 1})
 	if err != nil || l.Epoch != 42 {
 		t.Errorf("claim: epoch %d, %v; want 42", l.Epoch, err)
 	}
@@ -143,7 +148,7 @@ func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sluice.db")
 	key := media.Key{App: "live", ID: "s"}
 	for want := range int64(3) {
-		r, err := Open(t.Context(), path)
+		r, err := Open(t.Context(), path, WithClock(func() time.Time { return time.UnixMilli(1) }))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,9 +166,10 @@ func TestReopen(t *testing.T) {
 func TestOpenTogether(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sluice.db")
 	var wg sync.WaitGroup
+	first := func() time.Time { return time.UnixMilli(1) }
 	for range 16 {
 		wg.Go(func() {
-			r, err := Open(t.Context(), path)
+			r, err := Open(t.Context(), path, WithClock(first))
 			if err != nil {
 				t.Error(err)
 				return
@@ -177,7 +183,12 @@ func TestOpenTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	l, err := open(t, path).Claim(t.Context(), cluster.Lease{Key: media.Key{App: "live", ID: "s"}, Node: "a", Session: 1})
+	r, err := Open(t.Context(), path, WithClock(first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	l, err := r.Claim(t.Context(), cluster.Lease{Key: media.Key{App: "live", ID: "s"}, Node: "a", Session: 1})
 	if err != nil || l.Epoch != 17 {
 		t.Errorf("epoch %d, %v; want 17 after 16 claims", l.Epoch, err)
 	}

@@ -147,9 +147,9 @@ func (r *Registry) Order(ctx context.Context, id string, o cluster.Order) error 
 // claim is one statement, so that of several claims exactly one sees the row as it was.
 const claim = `
 	INSERT INTO streams (key, backup, state, origin, session, epoch, codecs, started)
-	VALUES (?1, ?2, 'broadcasting', ?3, ?4, 1, '[]', ?5)
+	VALUES (?1, ?2, 'broadcasting', ?3, ?4, ?6, '[]', ?5)
 	ON CONFLICT (key, backup) DO UPDATE SET
-		state = excluded.state, origin = excluded.origin, session = excluded.session, epoch = epoch + 1, codecs = excluded.codecs,
+		state = excluded.state, origin = excluded.origin, session = excluded.session, epoch = max(epoch + 1, excluded.epoch), codecs = excluded.codecs,
 		started = CASE WHEN state IN ('interrupted', 'leaving') THEN started ELSE excluded.started END
 	WHERE state <> 'broadcasting' OR session = excluded.session
 		OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = streams.origin AND n.session = streams.session AND n.fenced = 0)
@@ -167,7 +167,7 @@ func (r *Registry) Claim(ctx context.Context, l cluster.Lease) (cluster.Lease, e
 	}
 	key, now := l.Key.String(), r.now()
 	take := func() error {
-		return r.write.QueryRowContext(ctx, claim, key, l.Backup, l.Node, l.Session, now.UnixNano()).Scan(&l.Epoch)
+		return r.write.QueryRowContext(ctx, claim, key, l.Backup, l.Node, l.Session, now.UnixNano(), cluster.NextEpoch(0, now)).Scan(&l.Epoch)
 	}
 	err := take()
 	if errors.Is(err, sql.ErrNoRows) {
@@ -203,14 +203,25 @@ func (r *Registry) inUse(ctx context.Context, l cluster.Lease) error {
 	return e
 }
 
+// resume writes a row anew that is not there or is older than the lease.
+const resume = `
+	INSERT INTO streams (key, backup, state, origin, session, epoch, codecs, started)
+	VALUES (?1, ?2, 'broadcasting', ?3, ?4, ?5, '[]', ?6)
+	ON CONFLICT (key, backup) DO UPDATE SET
+		state = iif(epoch < ?8, excluded.state, state), codecs = iif(epoch < ?8, excluded.codecs, codecs),
+		started = iif(epoch < ?8, excluded.started, started),
+		origin = excluded.origin, session = excluded.session, epoch = excluded.epoch
+	WHERE epoch < ?8 OR state <> 'finished' AND origin = excluded.origin
+		AND (session = ?7 AND epoch = ?8 OR session = excluded.session AND epoch = excluded.epoch)`
+
 // Resume implements cluster.Registry.
 func (r *Registry) Resume(ctx context.Context, l cluster.Lease, session int64) (cluster.Lease, error) {
 	next := l
 	next.Session, next.Epoch = session, l.Epoch+1
-	resumed, err := r.exec(ctx, `UPDATE streams SET session = ?1, epoch = ?2
-		WHERE key = ?3 AND backup = ?4 AND origin = ?5 AND state <> 'finished'
-			AND (session = ?6 AND epoch = ?7 OR session = ?1 AND epoch = ?2)`,
-		next.Session, next.Epoch, l.Key.String(), l.Backup, l.Node, l.Session, l.Epoch)
+	if err := cluster.CheckClaim(next); err != nil {
+		return cluster.Lease{}, err
+	}
+	resumed, err := r.exec(ctx, resume, l.Key.String(), l.Backup, l.Node, next.Session, next.Epoch, r.now().UnixNano(), l.Session, l.Epoch)
 	if err == nil && !resumed {
 		err = cluster.ErrLeaseLost
 	}
