@@ -69,7 +69,7 @@ func (p *Publisher) Close(reason error) {
 	case errors.Is(reason, ErrClosing):
 		reason = ErrClosing
 	default:
-		if s.flowing {
+		if s.flowing && !p.options.Relayed { // the relay knows whether that was planned, and says so
 			s.cfg.Log.Warn("publisher lost", "stream", s.key, "reason", reason, "grace", s.cfg.Grace)
 		}
 		reason = ErrLost

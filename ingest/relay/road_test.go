@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -292,6 +294,27 @@ func TestSlowPathLosesWholeGOPs(t *testing.T) {
 	defer v.mu.Unlock()
 	if !slices.ContainsFunc(v.keys, func(i int) bool { return i > n }) {
 		t.Error("no key frame after the path was free")
+	}
+}
+
+// TestPlannedMoveIsNoWarning: an edge whose origin says that it goes does not warn.
+func TestPlannedMoveIsNoWarning(t *testing.T) {
+	noLeaks(t)
+	reg, log := &registry{}, &lockedBuffer{}
+	first, second := start(t, reg, "o1", options{}), start(t, reg, "o2", options{})
+	edge := start(t, reg, "e", options{log: slog.New(slog.NewTextHandler(log, nil))})
+	reg.set(first.source("", 1))
+	cam := publish(t, first, 100, video)
+	stop := cam.roll(t, 10*time.Millisecond, 20, 2, 500, false)
+	v := watch(t, edge)
+	v.reaches(t, 0, 50, 3*time.Second)
+	stop()
+	first.stop()
+	publish(t, second, 40000, video).roll(t, 10*time.Millisecond, 20, 2, 500, false)
+	reg.set(second.source("", 2))
+	v.reaches(t, 0, v.frames(0)+50, 6*time.Second)
+	if text := log.String(); strings.Contains(text, "level=WARN") || !strings.Contains(text, "upstream lost") {
+		t.Errorf("the log says\n%s", text)
 	}
 }
 

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/quic-go/quic-go"
 
 	"sluice/media"
 	wire "sluice/relay"
@@ -121,7 +124,11 @@ func (s *session) run() {
 		case errors.Is(reason, stream.ErrStopped):
 			return
 		}
-		s.relay.cfg.Log.Warn("upstream lost, looking for the stream", "stream", s.key, "reason", reason)
+		level := slog.LevelWarn
+		if planned(reason) {
+			level = slog.LevelInfo
+		}
+		s.relay.cfg.Log.Log(s.ctx, level, "upstream lost, looking for the stream", "stream", s.key, "reason", reason)
 		s.relay.cfg.Suspect(s.key)
 		if !s.find(&search) {
 			return
@@ -157,6 +164,7 @@ var (
 	errBetter   = errors.New("another node has it")
 	errNews     = errors.New("the stream has another origin meanwhile")
 	errSilent   = errors.New("it has fallen silent")
+	errPlanned  = errors.New("the node ended the relay")
 )
 
 // watch returns when what the hub gets must be left and nothing can take over, and why.
@@ -304,6 +312,12 @@ func (s *session) finish() {
 	s.dropFeed()
 }
 
+// planned says whether the stream left the node in good order.
+func planned(reason error) bool {
+	var closed *quic.ApplicationError
+	return errors.Is(reason, errPlanned) || errors.Is(reason, errNews) || errors.As(reason, &closed) && closed.Remote && closed.ErrorCode == wire.ConnClosing
+}
+
 // reason translates what the other node said into what this one's hub says.
 func reason(c wire.Code) error {
 	switch c {
@@ -314,5 +328,5 @@ func reason(c wire.Code) error {
 	case wire.Full:
 		return errFull
 	}
-	return fmt.Errorf("the node ended the relay: %s", c)
+	return fmt.Errorf("%w: %s", errPlanned, c)
 }

@@ -165,6 +165,7 @@ type options struct {
 	known func(context.Context, string) bool
 	max   int
 	grace time.Duration
+	log   *slog.Logger // nil: none, or the test's
 
 	region string
 	fanout int
@@ -180,6 +181,9 @@ func start(t testing.TB, reg *registry, name string, o options) *node {
 	log := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(t.Output(), nil)).With("on", name)
+	}
+	if o.log != nil {
+		log = o.log
 	}
 	if o.known == nil {
 		o.known = reg.known
