@@ -289,8 +289,13 @@ func (d *door) serve() error {
 	return d.server.ServeTLS(d.listener, "", "")
 }
 
-// report says once a second how many requests found no node.
+// settle is how long a gateway that has just begun may know no node.
+const settle = 3 * time.Second
+
+// report says once a second how many requests found no node. A cluster that starts is asked until it answers, by sluice up at least: that
+// is nothing to tell.
 func (g *Gateway) report(ctx context.Context) error {
+	settled := time.Now().Add(settle)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -300,7 +305,7 @@ func (g *Gateway) report(ctx context.Context) error {
 		case <-tick.C:
 		}
 		for _, d := range g.doors {
-			if n := d.refused.Swap(0); n > 0 {
+			if n := d.refused.Swap(0); n > 0 && time.Now().After(settled) {
 				g.log.Warn("no node takes requests (is one running, and is it ready? see: sluice nodes)", "port", d.name, "requests", n)
 			}
 		}

@@ -45,6 +45,7 @@ type pool struct {
 // probe is the state of one node's watch.
 type probe struct {
 	addr   string
+	role   cluster.Role
 	health health
 	misses int             // probes in a row that timed out
 	alive  context.Context // ends when the node goes down; its cause says why
@@ -83,9 +84,9 @@ func (p *pool) run(ctx context.Context) {
 func (p *pool) sync(ctx context.Context, v cluster.View) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	rows := map[string]string{}
+	rows, roles := map[string]string{}, map[string]cluster.Role{}
 	for _, n := range newest(v.Nodes) {
-		rows[n.ID] = n.HTTP
+		rows[n.ID], roles[n.ID] = n.HTTP, n.Role
 	}
 	for id, pr := range p.probes {
 		if rows[id] != pr.addr {
@@ -100,7 +101,7 @@ func (p *pool) sync(ctx context.Context, v cluster.View) {
 			continue
 		}
 		watch, stop := context.WithCancel(ctx)
-		pr := &probe{addr: addr, stop: stop}
+		pr := &probe{addr: addr, role: roles[id], stop: stop}
 		pr.revive()
 		p.probes[id] = pr
 		p.wg.Go(func() { p.watch(watch, id, pr) })
@@ -195,7 +196,7 @@ func (p *pool) note(id string, pr *probe, err error) {
 	}
 	if was != pr.health {
 		p.round++
-		p.log.Info(map[health]string{up: "node is up", notReady: "node takes no new work"}[pr.health], "node", id, "addr", pr.addr)
+		p.log.Info(map[health]string{up: "node is up", notReady: "node takes no new work"}[pr.health], "node", id, "role", pr.role, "addr", pr.addr)
 	}
 }
 
@@ -215,7 +216,7 @@ func (p *pool) downLocked(id string, pr *probe, err error) {
 	pr.health = down
 	p.round++
 	pr.kill(err)
-	p.log.Warn("node is down", "node", id, "addr", pr.addr, "error", err)
+	p.log.Warn("node is down", "node", id, "role", pr.role, "addr", pr.addr, "error", err)
 }
 
 // alive returns a context that ends when the node goes down. Its cause is what a probe or a dial got; context.Canceled when the

@@ -30,7 +30,7 @@ func TestKilledNodeIsPassedOver(t *testing.T) {
 	if resp, body := r.do(t, "PATCH", r.play("/live/whep/stream1/e1.abc"), "v=0"); code(body) != "no_session" {
 		t.Errorf("session of the dead node: %s %s", resp.Status, body)
 	}
-	if !strings.Contains(r.log.String(), `msg="node is down" node=e1`) {
+	if !strings.Contains(r.log.String(), `msg="node is down" node=e1 role=edge`) {
 		t.Error("the log does not tell that the node is down")
 	}
 }

@@ -87,12 +87,17 @@ func TestNoNode(t *testing.T) {
 	if resp.StatusCode != 400 || strings.Contains(body, "<script") {
 		t.Errorf("page repeats the client's words: %s %s", resp.Status, body)
 	}
-	eventually(t, 3*time.Second, func() string {
+	began := time.Now()
+	eventually(t, settle+5*time.Second, func() string {
+		_, _ = r.do(t, "GET", r.publish("/live/"), "")
 		if !strings.Contains(r.log.String(), "port=publish requests=") {
 			return "the log does not tell that there is no node"
 		}
 		return ""
 	})
+	if took := time.Since(began); took < settle-time.Second {
+		t.Errorf("the log told after %v, when the gateway had just begun", took)
+	}
 }
 
 func TestDrainingNodeServesOnlyWhatItHas(t *testing.T) {

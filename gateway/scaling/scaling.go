@@ -117,6 +117,10 @@ func (w *Watch) take(now []cluster.Signal) {
 	was := w.last
 	w.last = now
 	w.mu.Unlock()
+	level := slog.LevelDebug
+	if w.told() {
+		level = slog.LevelInfo
+	}
 	for _, s := range now {
 		before := s.Nodes
 		for _, b := range was {
@@ -125,9 +129,15 @@ func (w *Watch) take(now []cluster.Signal) {
 			}
 		}
 		if s.Desired != before {
-			w.cfg.Log.Info("scaling signal", "role", s.Role, "region", s.Region, "nodes", s.Nodes, "desired", s.Desired, "why", s.Reason)
+			w.cfg.Log.Log(context.Background(), level, "scaling signal", "role", s.Role, "region", s.Region, "nodes", s.Nodes, "desired", s.Desired, "why", s.Reason)
 		}
 	}
+}
+
+// told reports whether somebody may act on the signals: a port that was found by chance, as in sluice up, is in nobody's rules.
+func (w *Watch) told() bool {
+	_, port, _ := net.SplitHostPort(w.cfg.Listen) // "": people read the log
+	return w.azure != nil || port != "0"
 }
 
 // Signals are those of the last look.

@@ -71,6 +71,26 @@ func get(t *testing.T, w *Watch, path string) (status int, kind, body string) {
 	}
 }
 
+// TestScalingIsLogged: what nobody can act on is no news.
+func TestScalingIsLogged(t *testing.T) {
+	for _, tc := range []struct {
+		listen, level string
+	}{{"127.0.0.1:0", "DEBUG"}, {"", "INFO"}, {":5081", "INFO"}} {
+		t.Run(tc.listen, func(t *testing.T) {
+			var log strings.Builder
+			w, err := New(Config{Listen: tc.listen, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.take([]cluster.Signal{{Role: cluster.Edge, Nodes: 2, Desired: 2}})
+			w.take([]cluster.Signal{{Role: cluster.Edge, Nodes: 2, Desired: 3}})
+			if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "level="+tc.level+` msg="scaling signal" role=edge region="" nodes=2 desired=3`) {
+				t.Errorf("log: %s", got)
+			}
+		})
+	}
+}
+
 func TestScalingIsShown(t *testing.T) {
 	w := start(t, Config{View: view})
 	get(t, w, "/scaling")
