@@ -157,7 +157,7 @@ func (e *InUse) Unwrap() error { return ErrStreamInUse }
 // that media.NewKey refuses are refused with media.ErrBadKey where they would be
 // written. Other errors than these and the sentinels above mean that the registry
 // can't be reached (a write may then have been done or not): callers go on with what they know.
-// Times are exact to a millisecond.
+// Times are exact to a millisecond. A row that can't be read is left out of lists (BadRows).
 //
 // It needs no transactions: unique ids and compare-and-swap of one row are enough. A session that was void once is void for ever,
 // since sessions are never used twice; so what was read of a void session stays true while the stream's row is swapped.

@@ -7,8 +7,10 @@ package mongo
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	neturl "net/url"
 	"strings"
 	"sync"
@@ -47,6 +49,8 @@ type Registry struct {
 	timeout time.Duration // of every call, if the URL has one
 	clock   clock
 	fixed   func() time.Time // a test's clock
+	log     *slog.Logger
+	bad     *cluster.BadRows
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -63,6 +67,9 @@ type Option func(*Registry)
 // WithClock replaces the server's clock.
 func WithClock(now func() time.Time) Option { return func(r *Registry) { r.fixed = now } }
 
+// WithLog says where rows are told of that can't be read.
+func WithLog(log *slog.Logger) Option { return func(r *Registry) { r.log = log } }
+
 // Open connects to the server that a mongodb:// or mongodb+srv:// URL names, and makes the collections' index. The
 // database is that of the URL's path, or "sluice". Errors say what to do, and never repeat the URL: it may hold a password.
 func Open(ctx context.Context, url string, opts ...Option) (*Registry, error) {
@@ -77,6 +84,7 @@ func Open(ctx context.Context, url string, opts ...Option) (*Registry, error) {
 	for _, opt := range opts {
 		opt(r)
 	}
+	r.bad = cluster.NewBadRows(r.log)
 	if r.client, err = driver.Connect(o); err != nil {
 		return nil, fmt.Errorf("open registry: %w", badURL(err))
 	}
@@ -145,6 +153,29 @@ func (r *Registry) disconnect() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 	defer cancel()
 	return r.client.Disconnect(ctx)
+}
+
+// all reads the documents of a cursor as D, and passes over those that are none.
+func all[D, T any](ctx context.Context, r *Registry, kind string, cursor *driver.Cursor, read func(D) (T, error)) (list []T, err error) {
+	defer func() { _ = cursor.Close(context.WithoutCancel(ctx)) }() // the server forgets it by itself
+	for cursor.Next(ctx) {
+		var d D
+		var v T
+		why := cursor.Decode(&d)
+		if why == nil {
+			v, why = read(d)
+		}
+		if why == nil {
+			list = append(list, v)
+			continue
+		}
+		id, _ := cursor.Current.Lookup("_id").StringValueOK()
+		row, _ := cursor.Current.Lookup("row").StringValueOK()
+		var by struct{ Version string }
+		_ = json.Unmarshal([]byte(row), &by) // a stream's row has none
+		r.bad.Skip(kind+" "+id, by.Version, why)
+	}
+	return list, cursor.Err()
 }
 
 // bound ends a call that nobody else would end.

@@ -1,6 +1,7 @@
 package mongo
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -17,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"sluice/cluster"
 	"sluice/cluster/mongo/mongotest"
@@ -373,5 +377,36 @@ func TestNoGoroutineLeaks(t *testing.T) {
 			stacks := make([]byte, 1<<16)
 			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 		}
+	}
+}
+
+// A document that can't be read, as of another version, hides no other; the log names it once.
+func TestBadRows(t *testing.T) {
+	var log bytes.Buffer
+	r := open(t, mongotest.Start(t, mongotest.Options{}).Line(nil).URL("db"), WithLog(slog.New(slog.NewTextHandler(&log, nil))))
+	join(t, r, "a", 1)
+	_, err := r.Claim(t.Context(), cluster.Lease{Key: stream("s"), Node: "a", Session: 1})
+	must(t, err)
+	for _, d := range []bson.D{
+		{{Key: "_id", Value: "zz"}, {Key: "row", Value: `{"ID": "zz", "Version": "v9", "Load": "new-format"}`}},
+		{{Key: "_id", Value: "yy"}, {Key: "session", Value: "text"}, {Key: "row", Value: "{}"}},
+	} {
+		_, err := r.nodes.InsertOne(t.Context(), d)
+		must(t, err)
+	}
+	_, err = r.streams.InsertOne(t.Context(), bson.D{{Key: "_id", Value: "x"}, {Key: "key", Value: "no key"}, {Key: "state", Value: "broadcasting"}})
+	must(t, err)
+	for range 2 {
+		nodes, err := r.Nodes(t.Context())
+		if err != nil || len(nodes) != 1 || nodes[0].ID != "a" {
+			t.Errorf("nodes %+v, %v; want a", nodes, err)
+		}
+		streams, err := r.Streams(t.Context())
+		if err != nil || len(streams) != 1 || streams[0].Key != stream("s") {
+			t.Errorf("streams %+v, %v; want one", streams, err)
+		}
+	}
+	if text := log.String(); strings.Count(text, "\n") != 3 || !strings.Contains(text, `id="node zz" version=v9`) {
+		t.Errorf("the log says\n%s", text)
 	}
 }

@@ -163,18 +163,10 @@ func (r *Registry) Leave(ctx context.Context, node string, session int64) error 
 func (r *Registry) Nodes(ctx context.Context) ([]cluster.Node, error) {
 	ctx, cancel := bound(ctx)
 	defer cancel()
-	var rows []nodeRow
+	var list []cluster.Node
 	cursor, err := r.nodes.Find(ctx, bson.D{}, options.Find().SetBatchSize(batch))
 	if err == nil {
-		err = cursor.All(ctx, &rows)
-	}
-	var list []cluster.Node
-	for _, d := range rows {
-		n, bad := d.node()
-		if bad != nil {
-			err = errors.Join(err, bad)
-		}
-		list = append(list, n)
+		list, err = all(ctx, r, "node", cursor, nodeRow.node)
 	}
 	if err != nil {
 		return nil, r.wrap(err, "list nodes")

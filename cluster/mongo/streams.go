@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -232,17 +231,5 @@ func (r *Registry) list(ctx context.Context, filter bson.D) ([]cluster.Stream, e
 	if err != nil {
 		return nil, err
 	}
-	var rows []streamRow
-	if err := cursor.All(ctx, &rows); err != nil {
-		return nil, err
-	}
-	var list []cluster.Stream
-	for _, d := range rows {
-		s, err := d.stream()
-		if err != nil {
-			return nil, fmt.Errorf("row %q: %w", d.ID, err)
-		}
-		list = append(list, s)
-	}
-	return list, nil
+	return all(ctx, r, "stream", cursor, streamRow.stream)
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"sluice/cluster"
@@ -24,6 +25,8 @@ type Registry struct {
 	now   func() time.Time
 	write *sql.DB // one connection: writers of one process queue in Go, not in SQLite's polling
 	read  *sql.DB
+	log   *slog.Logger
+	bad   *cluster.BadRows
 }
 
 var _ cluster.Registry = (*Registry)(nil)
@@ -34,6 +37,9 @@ type Option func(*Registry)
 // WithClock replaces time.Now. All processes that share a file must agree on the time.
 func WithClock(now func() time.Time) Option { return func(r *Registry) { r.now = now } }
 
+// WithLog says where rows are told of that can't be read.
+func WithLog(log *slog.Logger) Option { return func(r *Registry) { r.log = log } }
+
 // Open opens the registry at path, and creates it when there is no such file. The
 // directory must exist and be writable: SQLite keeps two more files next to this one.
 func Open(ctx context.Context, path string, options ...Option) (*Registry, error) {
@@ -41,6 +47,7 @@ func Open(ctx context.Context, path string, options ...Option) (*Registry, error
 	for _, o := range options {
 		o(r)
 	}
+	r.bad = cluster.NewBadRows(r.log)
 	if err := prepare(ctx, path); err != nil {
 		return nil, fmt.Errorf("open registry %q: %w", path, err)
 	}
@@ -114,20 +121,25 @@ func (r *Registry) Leave(ctx context.Context, id string, session int64) error {
 
 // Nodes implements cluster.Registry.
 func (r *Registry) Nodes(ctx context.Context) ([]cluster.Node, error) {
-	list, err := query(ctx, r.read, func(row *sql.Rows) (n cluster.Node, err error) {
+	list, err := query(ctx, r.read, func(row *sql.Rows) (n cluster.Node, good bool, err error) {
+		var id string
 		var heartbeat, deadline int64
 		var text []byte
-		if err = row.Scan(&heartbeat, &n.Fenced, &n.Order.Drain, &deadline, &text); err == nil {
-			fenced, order := n.Fenced, n.Order
-			err = json.Unmarshal(text, &n)
-			n.Fenced, n.Order = fenced, order
+		if err = row.Scan(&id, &heartbeat, &n.Fenced, &n.Order.Drain, &deadline, &text); err != nil {
+			return n, false, err
 		}
+		fenced, order := n.Fenced, n.Order
+		why := json.Unmarshal(text, &n)
+		if why != nil {
+			r.bad.Skip("node "+id, n.Version, why)
+		}
+		n.Fenced, n.Order = fenced, order
 		n.LastHeartbeat = time.Unix(0, heartbeat)
 		if deadline != 0 {
 			n.Order.Deadline = time.Unix(0, deadline)
 		}
-		return n, err
-	}, `SELECT heartbeat, fenced, drain, deadline, row FROM nodes ORDER BY id`)
+		return n, why == nil, nil
+	}, `SELECT id, heartbeat, fenced, drain, deadline, row FROM nodes ORDER BY id`)
 	return list, wrap(err, "list nodes")
 }
 
@@ -272,18 +284,22 @@ func (r *Registry) exec(ctx context.Context, text string, args ...any) (changed 
 // columns of a stream, as scanStream reads them.
 const columns = `key, backup, state, origin, session, epoch, codecs, started`
 
-func scanStream(row *sql.Rows) (s cluster.Stream, err error) {
+func (r *Registry) scanStream(row *sql.Rows) (s cluster.Stream, good bool, err error) {
 	var key string
 	var codecs []byte
 	var started int64
 	if err = row.Scan(&key, &s.Backup, &s.State, &s.Origin, &s.Session, &s.Epoch, &codecs, &started); err != nil {
-		return s, err
+		return s, false, err
 	}
 	s.Started = time.Unix(0, started)
-	if s.Key, err = media.ParseKey(key); err != nil {
-		return s, err
+	var why error
+	if s.Key, why = media.ParseKey(key); why == nil {
+		why = json.Unmarshal(codecs, &s.Codecs)
 	}
-	return s, json.Unmarshal(codecs, &s.Codecs)
+	if why != nil {
+		r.bad.Skip("stream "+key, "", why)
+	}
+	return s, why == nil, nil
 }
 
 // Lookup implements cluster.Registry.
@@ -297,22 +313,22 @@ func (r *Registry) Lookup(ctx context.Context, keys ...media.Key) ([]cluster.Str
 		return nil, fmt.Errorf("look up streams: %w", err)
 	}
 	// One parameter for all keys: a list of parameters has a limit.
-	list, err := query(ctx, r.read, scanStream,
+	list, err := query(ctx, r.read, r.scanStream,
 		`SELECT `+columns+` FROM streams WHERE key IN (SELECT value FROM json_each(?))`, string(in))
 	return list, wrap(err, "look up %d streams", len(keys))
 }
 
 // Streams implements cluster.Registry.
 func (r *Registry) Streams(ctx context.Context) ([]cluster.Stream, error) {
-	list, err := query(ctx, r.read, scanStream, `SELECT `+columns+` FROM streams WHERE state <> 'finished' ORDER BY key, backup`)
+	list, err := query(ctx, r.read, r.scanStream, `SELECT `+columns+` FROM streams WHERE state <> 'finished' ORDER BY key, backup`)
 	return list, wrap(err, "list streams")
 }
 
 // Now implements cluster.Registry: the machine's clock.
 func (r *Registry) Now() time.Time { return r.now() }
 
-// query reads all rows.
-func query[T any](ctx context.Context, db *sql.DB, scan func(*sql.Rows) (T, error), text string, args ...any) ([]T, error) {
+// query reads all rows; scan says which of them are good.
+func query[T any](ctx context.Context, db *sql.DB, scan func(*sql.Rows) (T, bool, error), text string, args ...any) ([]T, error) {
 	rows, err := db.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, err
@@ -320,11 +336,13 @@ func query[T any](ctx context.Context, db *sql.DB, scan func(*sql.Rows) (T, erro
 	defer func() { _ = rows.Close() }() // rows.Err has said it already
 	var list []T
 	for rows.Next() {
-		v, err := scan(rows)
+		v, good, err := scan(rows)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, v)
+		if good {
+			list = append(list, v)
+		}
 	}
 	return list, rows.Err()
 }

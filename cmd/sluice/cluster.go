@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,19 +54,19 @@ func (f storeFlags) open(p *process, top *cli) (cluster.Registry, error) {
 			return nil, fmt.Errorf("there is no registry %s: start a cluster, or name another with --store", path)
 		}
 	}
-	return openStore(p.ctx, store)
+	return openStore(p.ctx, store, newLog(p.err, cfg.Log))
 }
 
 // openStore opens a registry of any kind.
-func openStore(ctx context.Context, store string) (cluster.Registry, error) {
+func openStore(ctx context.Context, store string, log *slog.Logger) (cluster.Registry, error) {
 	kind, rest, err := cluster.ParseStore(store)
 	if err != nil {
 		return nil, usageError{err}
 	}
 	if kind == cluster.MongoDB {
-		return mongo.Open(ctx, rest)
+		return mongo.Open(ctx, rest, mongo.WithLog(log))
 	}
-	return sqlite.Open(ctx, filepath.Clean(rest))
+	return sqlite.Open(ctx, filepath.Clean(rest), sqlite.WithLog(log))
 }
 
 type nodesCmd struct {

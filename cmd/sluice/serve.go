@@ -38,12 +38,12 @@ func (c *serveCmd) Run(p *process) (err error) {
 		return err
 	}
 	c.TURN.Secret = config.Secret(secret)
-	reg, err := openStore(p.ctx, c.Store)
+	log := newLog(p.err, c.Log)
+	reg, err := openStore(p.ctx, c.Store, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, reg.Close()) }()
-	log := newLog(p.err, c.Log)
 	if before := debug.SetGCPercent(gcPercent); before != 100 {
 		debug.SetGCPercent(before) // whoever started us has set GOGC
 	}
@@ -73,12 +73,12 @@ func (c *gatewayCmd) Run(p *process) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
-	reg, err := openStore(p.ctx, c.Store)
+	log := newLog(p.err, c.Log)
+	reg, err := openStore(p.ctx, c.Store, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, reg.Close()) }()
-	log := newLog(p.err, c.Log)
 	directory := cluster.NewDirectory(reg, 0, log)
 	g := gateway.New(gateway.Config{
 		PublishListen: c.Publish, PlayListen: c.Play, RedirectListen: c.Redirect,
