@@ -85,7 +85,7 @@ type Node struct {
 	// These are written by the Registry alone; Join and Heartbeat take no notice of them.
 	LastHeartbeat time.Time // by the registry's clock
 	Fenced        bool      // its session is void
-	Order         Order     // what an operator wants of it; ends with the session
+	Order         Order     // what an operator wants of it; ends with the process
 }
 
 // Order is what an operator wants of a node.
@@ -173,7 +173,7 @@ type Registry interface {
 	Leave(ctx context.Context, id string, session int64) error
 	// Nodes returns every row, dead ones included, ordered by ID.
 	Nodes(ctx context.Context) ([]Node, error)
-	// Order sets a node's Order; heartbeats leave it as it is, a Join clears it. ErrNoNode: there is no row.
+	// Order sets a node's Order; heartbeats leave it as it is, and a Join of another process (Node.Process) clears it. ErrNoNode: there is no row.
 	Order(ctx context.Context, id string, o Order) error
 
 	// Claim takes the stream l.Key (its backup's row if l.Backup) for l.Node under l.Session, with the NextEpoch, higher than any

@@ -22,6 +22,14 @@ const maxNodeID = 64
 // may be old because the registry is away, and then nobody is dead for it. Otherwise use Registry.Now.
 func (n Node) Alive(at time.Time) bool { return !n.Fenced && at.Sub(n.LastHeartbeat) < DeadAfter }
 
+// Process names the process behind a row, which may join many times; "" when it does not say when it started.
+func (n Node) Process() string {
+	if n.Started.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("%d@%s since %d", n.PID, n.Host, n.Started.UnixMilli())
+}
+
 // Takes reports whether the node has that role's part, standalone nodes having both.
 func (n Node) Takes(r Role) bool { return n.Role == r || n.Role == Standalone }
 

@@ -231,6 +231,19 @@ func orders(t *testing.T, f *fixture) {
 	ok(t, f.Order(f.ctx, "a", cluster.Order{Drain: true}))
 	f.join(t, "a")
 	check("joined again", cluster.Order{})
+	n := cluster.Node{ID: "a", PID: 7, Host: "h", Started: f.clock.Now()}
+	joinAs := func(n cluster.Node) {
+		f.last++
+		n.Session = f.last
+		ok(t, f.Join(f.ctx, n))
+	}
+	joinAs(n)
+	ok(t, f.Order(f.ctx, "a", cluster.Order{Drain: true, Deadline: until}))
+	joinAs(n)
+	check("joined again by the same process", cluster.Order{Drain: true, Deadline: until})
+	n.Started = n.Started.Add(time.Second)
+	joinAs(n)
+	check("joined by another process", cluster.Order{})
 	if err := f.Order(f.ctx, "b", cluster.Order{Drain: true}); !errors.Is(err, cluster.ErrNoNode) {
 		t.Errorf("order to nobody: %v", err)
 	}

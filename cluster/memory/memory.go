@@ -132,6 +132,9 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 	r.call("Join")
 	return r.step(ctx, func() {
 		n.Order = cluster.Order{}
+		if row, ok := r.store.nodes[n.ID]; ok && row.Process() != "" && row.Process() == n.Process() {
+			n.Order = row.Order
+		}
 		r.writeLocked(n)
 	})
 }

@@ -59,7 +59,7 @@ func worthTelling() driver.Pipeline {
 			bson.D{{Key: "ns.coll", Value: "streams"}},
 			bson.D{{Key: "ns.coll", Value: "nodes"}, {Key: "$or", Value: bson.A{
 				bson.D{{Key: "operationType", Value: bson.D{{Key: "$in", Value: bson.A{"insert", "replace", "delete"}}}}},
-				changed("state"), changed("fenced"), changed("order"),
+				changed("session"), changed("state"), changed("fenced"), changed("order"),
 			}}},
 		}}}}},
 		{{Key: "$project", Value: bson.D{{Key: "ns", Value: 1}, {Key: "documentKey", Value: 1}}}},

@@ -27,7 +27,8 @@ type nodeRow struct {
 	Fenced    bool      `bson:"fenced"`
 	State     string    `bson:"state"` // as in Row: change streams tell of it
 	Order     orderRow  `bson:"order"`
-	Row       string    `bson:"row"` // the rest of cluster.Node as JSON
+	Process   string    `bson:"process"` // cluster.Node.Process at the Join
+	Row       string    `bson:"row"`     // the rest of cluster.Node as JSON
 }
 
 type orderRow struct {
@@ -66,13 +67,27 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 	}
 	if err == nil {
 		now := r.Now()
-		_, err = r.nodes.ReplaceOne(ctx, id(n.ID), nodeRow{ID: n.ID, Session: n.Session, Heartbeat: now, State: string(n.State), Row: row},
-			options.Replace().SetUpsert(true))
+		d := nodeRow{ID: n.ID, Session: n.Session, Heartbeat: now, State: string(n.State), Process: n.Process(), Row: row}
+		again := false
+		if again, err = r.rejoin(ctx, d); err == nil && !again {
+			_, err = r.nodes.ReplaceOne(ctx, id(n.ID), d, options.Replace().SetUpsert(true))
+		}
 		if err == nil {
 			_ = r.forget(ctx, now.Add(-forgetAfter)) // the next who joins does it
 		}
 	}
 	return r.wrap(err, "join as node %q", n.ID)
+}
+
+// rejoin writes the row if it is the same process's already: then an order to it stays.
+func (r *Registry) rejoin(ctx context.Context, d nodeRow) (done bool, err error) {
+	if d.Process == "" {
+		return false, nil
+	}
+	res, err := r.nodes.UpdateOne(ctx, bson.D{{Key: "_id", Value: d.ID}, {Key: "process", Value: d.Process}}, set(bson.D{
+		{Key: "session", Value: d.Session}, {Key: "heartbeat", Value: d.Heartbeat}, {Key: "fenced", Value: false},
+		{Key: "state", Value: d.State}, {Key: "row", Value: d.Row}}))
+	return err == nil && res.MatchedCount > 0, err
 }
 
 func id(id string) bson.D { return bson.D{{Key: "_id", Value: id}} }

@@ -64,15 +64,20 @@ func Open(ctx context.Context, path string, options ...Option) (*Registry, error
 // Close ends all connections; calls after it fail.
 func (r *Registry) Close() error { return errors.Join(r.read.Close(), r.write.Close()) }
 
+// sameProcess is true when a process joins that has the row already: then orders stay.
+const sameProcess = `?5 AND iif(json_valid(row), json_extract(row, '$.PID') = json_extract(excluded.row, '$.PID')
+	AND json_extract(row, '$.Host') = json_extract(excluded.row, '$.Host')
+	AND json_extract(row, '$.Started') = json_extract(excluded.row, '$.Started'), 0)`
+
 // Join implements cluster.Registry.
 func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 	row, err := rowOf(n)
 	if err == nil {
 		_, err = r.write.ExecContext(ctx, `
-			INSERT INTO nodes (id, session, heartbeat, row) VALUES (?, ?, ?, ?)
+			INSERT INTO nodes (id, session, heartbeat, row) VALUES (?1, ?2, ?3, ?4)
 			ON CONFLICT (id) DO UPDATE SET session = excluded.session, heartbeat = excluded.heartbeat, row = excluded.row,
-				fenced = 0, drain = 0, deadline = 0`,
-			n.ID, n.Session, r.now().UnixNano(), row)
+				fenced = 0, drain = iif(`+sameProcess+`, drain, 0), deadline = iif(`+sameProcess+`, deadline, 0)`,
+			n.ID, n.Session, r.now().UnixNano(), row, n.Process() != "")
 	}
 	return wrap(err, "join as node %q", n.ID)
 }
