@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"sluice/cluster"
@@ -64,6 +65,25 @@ func Open(ctx context.Context, path string, options ...Option) (*Registry, error
 // Close ends all connections; calls after it fail.
 func (r *Registry) Close() error { return errors.Join(r.read.Close(), r.write.Close()) }
 
+// forgetAfter is the age of a heartbeat at which a node is gone for good, as in the registry on MongoDB.
+const forgetAfter = 24 * time.Hour
+
+// forget deletes the rows of nodes that were not heard of since then. First their sessions become void for ever, then their
+// streams end, then the rows go: whoever ends in between leaves work for the next.
+func (r *Registry) forget(ctx context.Context, since time.Time) error {
+	for _, text := range []string{
+		`UPDATE nodes SET fenced = 1 WHERE heartbeat < ?1`,
+		`UPDATE streams SET state = 'finished' WHERE state <> 'finished'
+			AND (origin, session) IN (SELECT id, session FROM nodes WHERE fenced = 1 AND heartbeat < ?1)`,
+		`DELETE FROM nodes WHERE fenced = 1 AND heartbeat < ?1`,
+	} {
+		if found, err := r.exec(ctx, text, since.UnixNano()); err != nil || !found && strings.HasPrefix(text, "UPDATE nodes") {
+			return err
+		}
+	}
+	return nil
+}
+
 // sameProcess is true when a process joins that has the row already: then orders stay.
 const sameProcess = `?5 AND iif(json_valid(row), json_extract(row, '$.PID') = json_extract(excluded.row, '$.PID')
 	AND json_extract(row, '$.Host') = json_extract(excluded.row, '$.Host')
@@ -78,6 +98,9 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 			ON CONFLICT (id) DO UPDATE SET session = excluded.session, heartbeat = excluded.heartbeat, row = excluded.row,
 				fenced = 0, drain = iif(`+sameProcess+`, drain, 0), deadline = iif(`+sameProcess+`, deadline, 0)`,
 			n.ID, n.Session, r.now().UnixNano(), row, n.Process() != "")
+	}
+	if err == nil {
+		_ = r.forget(ctx, r.now().Add(-forgetAfter)) // the next who joins does it
 	}
 	return wrap(err, "join as node %q", n.ID)
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/cluster"
 	"sluice/media"
@@ -42,5 +43,37 @@ func TestBadRows(t *testing.T) {
 	}
 	if text := log.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, `id="node zz" version=v9`) || !strings.Contains(text, `id="stream no key"`) {
 		t.Errorf("the log says\n%s", text)
+	}
+}
+
+// Rows of nodes that died long ago go, with whoever joins next; what they held is Finished.
+func TestForget(t *testing.T) {
+	now := time.Now()
+	r, err := Open(t.Context(), filepath.Join(t.TempDir(), "sluice.db"), WithClock(func() time.Time { return now }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	join := func(id string, session int64) {
+		if err := r.Join(t.Context(), cluster.Node{ID: id, Session: session}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	join("dead", 1)
+	key := media.Key{App: "live", ID: "s"}
+	if _, err := r.Claim(t.Context(), cluster.Lease{Key: key, Node: "dead", Session: 1}); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(forgetAfter / 2)
+	join("alive", 2)
+	now = now.Add(forgetAfter/2 + time.Second)
+	join("new", 3)
+	nodes, err := r.Nodes(t.Context())
+	if err != nil || len(nodes) != 2 || nodes[0].ID != "alive" || nodes[1].ID != "new" {
+		t.Errorf("nodes %+v, %v", nodes, err)
+	}
+	rows, err := r.Lookup(t.Context(), key)
+	if err != nil || len(rows) != 1 || rows[0].State != cluster.Finished {
+		t.Errorf("streams %+v, %v; want one that is finished", rows, err)
 	}
 }
