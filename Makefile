@@ -89,6 +89,8 @@ e2e-long: build ## slow tests: the real binary behind networks that lose packets
 	@$(MAKE) --no-print-directory $(E2E_MODULES)
 	@echo "e2e: the real binary behind bad networks"
 	@cd e2e && npm run --silent long
+	@echo "e2e: a cluster that grows and shrinks under load"
+	go test -tags long -run TestUpAutoscale -count=1 ./cmd/sluice
 
 lint: web ## gofmt and go vet
 	@echo "go: gofmt, vet"
