@@ -40,6 +40,10 @@ async function open(url, { answer = (sdp) => sdp, link = (header) => header }) {
   const page = await openPage(browser, 'about:blank');
   await page.addInitScript(spy);
   await page.route(/\/(whip|whep)\//, async (route) => {
+    if (route.request().method() === 'GET') { // events of a session, which do not end
+      await route.continue();
+      return;
+    }
     const res = await route.fetch();
     const headers = res.headers();
     await route.fulfill({ response: res, headers: { ...headers, ...(headers.link && { link: link(headers.link) }) }, body: answer(await res.text()) });
