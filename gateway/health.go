@@ -14,6 +14,13 @@ import (
 	"sluice/cluster"
 )
 
+// A node that is down, and has not reached the registry for goneAfter either, is probably gone for good: its row stays for a
+// day, and each crash may leave one. It is asked every goneEvery, and at once when a heartbeat comes.
+const (
+	goneAfter = 2 * time.Minute
+	goneEvery = 30 * time.Second
+)
+
 // errNodeDown ends requests that wait for a node which has stopped answering.
 var errNodeDown = errors.New("node does not answer")
 
@@ -48,6 +55,8 @@ type probe struct {
 	role   cluster.Role
 	health health
 	misses int             // probes in a row that timed out
+	silent bool            // no heartbeat for goneAfter
+	wake   chan struct{}   // there is one again
 	alive  context.Context // ends when the node goes down; its cause says why
 	kill   context.CancelCauseFunc
 	stop   context.CancelFunc // ends the watch
@@ -84,24 +93,32 @@ func (p *pool) run(ctx context.Context) {
 func (p *pool) sync(ctx context.Context, v cluster.View) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	rows, roles := map[string]string{}, map[string]cluster.Role{}
+	rows := map[string]cluster.Node{}
 	for _, n := range newest(v.Nodes) {
-		rows[n.ID], roles[n.ID] = n.HTTP, n.Role
+		rows[n.ID] = n
 	}
 	for id, pr := range p.probes {
-		if rows[id] != pr.addr {
+		if rows[id].HTTP != pr.addr {
 			pr.stop()
 			pr.kill(nil)
 			delete(p.probes, id)
 			p.round++
 		}
 	}
-	for id, addr := range rows {
-		if p.probes[id] != nil {
+	for id, n := range rows {
+		silent := v.At.Sub(n.LastHeartbeat) > goneAfter
+		if pr := p.probes[id]; pr != nil {
+			if pr.silent && !silent {
+				select {
+				case pr.wake <- struct{}{}:
+				default:
+				}
+			}
+			pr.silent = silent
 			continue
 		}
 		watch, stop := context.WithCancel(ctx)
-		pr := &probe{addr: addr, role: roles[id], stop: stop}
+		pr := &probe{addr: n.HTTP, role: n.Role, stop: stop, silent: silent, wake: make(chan struct{}, 1)}
 		pr.revive()
 		p.probes[id] = pr
 		p.wg.Go(func() { p.watch(watch, id, pr) })
@@ -127,7 +144,7 @@ func newest(nodes []cluster.Node) []cluster.Node {
 
 func (pr *probe) revive() { pr.alive, pr.kill = context.WithCancelCause(context.Background()) }
 
-// watch probes one node until ctx ends. After a probe that timed out the next follows at once.
+// watch probes one node until ctx ends. After a probe that timed out the next follows at once, unless the node is gone.
 func (p *pool) watch(ctx context.Context, id string, pr *probe) {
 	for ctx.Err() == nil {
 		err := p.ask(ctx, pr.addr)
@@ -135,14 +152,25 @@ func (p *pool) watch(ctx context.Context, id string, pr *probe) {
 			return
 		}
 		p.note(id, pr, err)
-		if isTimeout(err) {
+		rest := p.interval
+		switch {
+		case p.gone(pr):
+			rest = goneEvery
+		case isTimeout(err):
 			continue
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(p.interval):
+		case <-time.After(rest):
+		case <-pr.wake:
 		}
 	}
+}
+
+func (p *pool) gone(pr *probe) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return pr.silent && pr.health == down
 }
 
 // errNotReady: the node answered, and said that it takes no work.

@@ -1,9 +1,16 @@
 package gateway
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/cluster"
@@ -114,6 +121,66 @@ func TestNodesJoinAndLeave(t *testing.T) {
 	r.dir.mu.Unlock()
 	if resp, _ := r.do(t, "POST", r.play("/live/whep/stream1"), "v=0"); resp.StatusCode != 503 {
 		t.Errorf("a node without heartbeats got a viewer: %s", resp.Status)
+	}
+}
+
+// roundTrip answers probes.
+type roundTrip func() error
+
+func (f roundTrip) RoundTrip(*http.Request) (*http.Response, error) {
+	if err := f(); err != nil {
+		return nil, err
+	}
+	return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+}
+
+// TestGoneNodesAreLeftAlone: a row that nobody has written for minutes costs few probes, until somebody writes it again.
+func TestGoneNodesAreLeftAlone(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		silent      time.Duration // since the last heartbeat
+		err         error
+		least, most int // probes in ten minutes
+	}{
+		{"nobody there for minutes", goneAfter + time.Second, errors.New("refused"), 20, 25},
+		{"hung for minutes", goneAfter + time.Second, context.DeadlineExceeded, 20, 25},
+		{"nobody there for a moment", time.Minute, errors.New("refused"), 1900, 2100},
+		{"cut off from the registry, but up", time.Hour, nil, 1900, 2100},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				at := time.Now()
+				row := cluster.Node{ID: "e1", HTTP: "h:1", LastHeartbeat: at.Add(-c.silent)}
+				dir := &fakeDirectory{view: cluster.View{At: at, Nodes: []cluster.Node{row}}}
+				p := newPool(dir, 300*time.Millisecond, 600*time.Millisecond, slog.New(slog.DiscardHandler))
+				var asked atomic.Int64
+				p.client.Transport = roundTrip(func() error {
+					asked.Add(1)
+					if isTimeout(c.err) {
+						<-time.After(p.timeout) // else the clock would stand still
+					}
+					return c.err
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				wg.Go(func() { p.run(ctx) })
+				<-time.After(10 * time.Minute)
+				if n := int(asked.Load()); n < c.least || n > c.most {
+					t.Errorf("asked %d times in ten minutes, want %d to %d", n, c.least, c.most)
+				}
+				before := asked.Load()
+				row.LastHeartbeat = at
+				dir.mu.Lock()
+				dir.view.Nodes = []cluster.Node{row}
+				dir.mu.Unlock()
+				<-time.After(time.Second)
+				if asked.Load() == before {
+					t.Error("a heartbeat came, and it was not asked within a second")
+				}
+				cancel()
+				wg.Wait()
+			})
+		})
 	}
 }
 
