@@ -27,6 +27,7 @@ type Ledger struct {
 	oldest  int             // the first frame that was shown
 	newest  int             // the last one; a frame is shown when it is whole and the one before was shown, or is a key frame
 	shown   []showing
+	passed  int // frames that a later key frame was shown before
 	doubles int // packets that came again, and not because one was asked for
 	foreign int // packets that are no publisher's of ours
 }
@@ -117,6 +118,8 @@ func (l *Ledger) showLocked(number int, key bool, now time.Time) {
 		return
 	case l.newest < 0:
 		l.oldest = number
+	default:
+		l.passed += number - l.newest - 1
 	}
 	for f := l.frames[number]; f != nil && f.whole(); f = l.frames[number] {
 		l.newest = number
@@ -156,6 +159,7 @@ type Summary struct {
 	Frames  int // from the first that was shown to the last of which something came
 	Whole   int // of them
 	Shown   int // of them
+	Passed  int // of them: a later key frame was whole before, so they would be shown too late
 	Doubles int
 	Foreign int
 	Newest  int           // number of the frame that was shown last
@@ -166,7 +170,7 @@ type Summary struct {
 func (l *Ledger) Sum() Summary {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := Summary{Missing: len(l.missing) + l.given, Shown: len(l.shown), Doubles: l.doubles, Foreign: l.foreign, Newest: l.newest}
+	s := Summary{Missing: len(l.missing) + l.given, Shown: len(l.shown), Passed: l.passed, Doubles: l.doubles, Foreign: l.foreign, Newest: l.newest}
 	if !l.begun || l.newest < 0 {
 		s.Newest = -1
 		return s
