@@ -70,8 +70,8 @@ func (v *Sender) trackOf(ssrc uint32) int {
 }
 
 func (v *Sender) keyFrame(ssrc uint32) {
-	if i := v.trackOf(ssrc); i >= 0 {
-		v.onKeyRequest(i)
+	if i := v.trackOf(ssrc); i >= 0 && i == v.group.picture {
+		v.onKeyRequest(int(v.picture.Load()))
 	}
 }
 

@@ -9,23 +9,37 @@ import (
 )
 
 // Group is a stream's way to all its viewers on this node. What is sent to it is taken once by each shard that has some of them.
+// A viewer gets one rendition of the picture at a time, see Take.
 type Group struct {
 	endpoint *Endpoint
 	tracks   []media.Track
+	picture  int     // which of them is video; -1: none
 	lanes    []*lane // by shard
 }
 
-// NewGroup makes a group for a stream's tracks.
+// MaxTracks is how many tracks a stream may have with its renditions.
+const MaxTracks = 16
+
+// NewGroup makes a group for a stream's tracks, of which at most one is video. Bursts of tracks beyond them are of further renditions of that one:
+// of the same codec, with the same clock.
 func (e *Endpoint) NewGroup(tracks []media.Track) *Group {
-	g := &Group{endpoint: e, tracks: tracks}
+	g := &Group{endpoint: e, tracks: tracks, picture: slices.IndexFunc(tracks, func(t media.Track) bool { return t.Kind == media.Video })}
 	for range e.shards {
-		l := &lane{tracks: make([]laneTrack, len(tracks)), cut: make([]bool, len(tracks))}
-		for i, t := range tracks {
-			l.tracks[i].video = t.Kind == media.Video
+		l := &lane{}
+		for i := range l.tracks {
+			l.tracks[i].video = g.picture >= 0 && (i == g.picture || i >= len(tracks))
 		}
 		g.lanes = append(g.lanes, l)
 	}
 	return g
+}
+
+// out is the index of the track, on its way to a viewer, of which a burst may be a part; -1: none.
+func (g *Group) out(b *media.Burst) int {
+	if b.Track < len(g.tracks) {
+		return b.Track
+	}
+	return g.picture
 }
 
 // Tracks are those of the stream.
@@ -41,7 +55,7 @@ func (g *Group) Send(b *media.Burst) {
 }
 
 // Join begins the media for a viewer of the group that is connected: first what is cached, then what is sent to the group from now
-// on. Timestamps of the past are moved together to end at the newest: a player shows the first picture at once and runs to the
+// on. Of the picture it gets the rendition of which something is cached, which must be one. Timestamps of the past are moved together to end at the newest: a player shows the first picture at once and runs to the
 // present instead of playing the past at its own speed.
 func (g *Group) Join(v *Sender, cached []*media.Burst) {
 	sh := v.home()
@@ -50,7 +64,7 @@ func (g *Group) Join(v *Sender, cached []*media.Burst) {
 	}
 	l := g.lanes[sh.index]
 	l.joined.Add(1)
-	items := past(cached)
+	items := past(cached, 0)
 	sh.post(task{call: func(sh *shard) { l.join(sh, v, items) }})
 }
 
@@ -63,9 +77,12 @@ type item struct {
 	next      int
 }
 
-// past retains cached bursts and moves their timestamps together: each frame gets the next one, whatever the order in which its packets came.
-func past(bursts []*media.Burst) []item {
-	const apart = 90 // units of the clock between two pictures of the past: a millisecond of video
+// stampsApart are the units of the clock between two pictures of the past: a millisecond of video.
+const stampsApart = 90
+
+// past retains cached bursts and moves their timestamps together: each frame gets the next one, whatever the order in which its packets
+// came. They begin behind after, where that is not 0, if there is room.
+func past(bursts []*media.Burst, after uint32) []item {
 	var stamps []uint32
 	for _, b := range bursts {
 		if len(stamps) == 0 || stamps[len(stamps)-1] != b.Timestamp {
@@ -74,6 +91,10 @@ func past(bursts []*media.Burst) []item {
 	}
 	slices.SortFunc(stamps, func(a, b uint32) int { return int(int32(a - b)) })
 	stamps = slices.Compact(stamps)
+	apart := stampsApart
+	if n := len(stamps); after != 0 && n > 0 {
+		apart = max(1, min(apart, int(int32(stamps[n-1]-after))/n))
+	}
 	items := make([]item, 0, len(bursts))
 	for _, b := range bursts {
 		at, _ := slices.BinarySearchFunc(stamps, b.Timestamp, func(a, b uint32) int { return int(int32(a - b)) })
@@ -84,12 +105,12 @@ func past(bursts []*media.Burst) []item {
 
 // lane is a group's viewers on one shard.
 type lane struct {
-	joined atomic.Int32 // viewers, those that are about to join included
-	cut    []bool       // by track: video is dropped until a key frame; under the shard's mu
+	joined atomic.Int32    // viewers, those that are about to join included
+	cut    [MaxTracks]bool // by track: video is dropped until a key frame; under the shard's mu
 
 	// The loop's.
 	viewers []*Sender
-	tracks  []laneTrack
+	tracks  [MaxTracks]laneTrack
 }
 
 // laneTrack is what all viewers of a track have in common.
@@ -131,10 +152,6 @@ func (l *lane) send(sh *shard, b *media.Burst, resync bool) {
 	}
 	sh.runs = cutRuns(sh.runs[:0], b.Packets)
 	for _, v := range l.viewers {
-		if len(v.waiting) > 0 {
-			v.wait(sh, item{burst: b, timestamp: b.Timestamp, shift: t.shift, at: sh.now})
-			continue
-		}
 		v.send(sh, t, b)
 	}
 }

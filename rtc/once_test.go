@@ -54,7 +54,7 @@ func newStage(t *testing.T, rtx uint8) *stage {
 // join lets the viewer in, with a cached picture or none.
 func (s *stage) join(cached ...*media.Burst) {
 	s.lane.joined.Store(1)
-	s.lane.join(s.shard, s.v, past(cached))
+	s.lane.join(s.shard, s.v, past(cached, 0))
 	s.shard.flush()
 }
 
@@ -146,6 +146,18 @@ func TestNoNumberHasTwoTexts(t *testing.T) {
 				}
 			}
 		}, 5000},
+		{"renditions change all the time", func(s *stage) {
+			s.join()
+			for i := range 300 {
+				s.take(i * 7 % 3)
+				for track := range 3 {
+					s.send(rendition(track, uint16(65000+track*20000+i*40), uint32(i)*3000, 40-15*track, i%5 == track), false)
+				}
+				if i%20 == 0 {
+					everything(s)
+				}
+			}
+		}, 4000},
 		{"the same comes twice", func(s *stage) {
 			s.join()
 			s.send(picture(0, 0, 20, true), false)
@@ -182,7 +194,7 @@ func TestNoNumberHasTwoTexts(t *testing.T) {
 func TestAFrameOfThePastHasOneTimestamp(t *testing.T) {
 	stamps := map[uint32]uint32{}
 	var last uint32
-	for _, it := range past([]*media.Burst{picture(0, 4294966296, 5, true), picture(5, 2000, 3, false), picture(9, 5000, 3, false), picture(8, 2000, 1, false)}) {
+	for _, it := range past([]*media.Burst{picture(0, 4294966296, 5, true), picture(5, 2000, 3, false), picture(9, 5000, 3, false), picture(8, 2000, 1, false)}, 0) {
 		if have, ok := stamps[it.burst.Timestamp]; ok && have != it.timestamp {
 			t.Errorf("frame %d has the timestamps %d and %d", it.burst.Timestamp, have, it.timestamp)
 		}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/rtcp"
@@ -17,7 +18,7 @@ type SenderOptions struct {
 	Label  string // the stream's id: the media stream's id and the data channel's label
 	Data   bool   // open a data channel ourselves; those that the peer opens are always taken
 	Events Events
-	// OnKeyFrameRequest: the peer can't decode a track and asks for a key frame (RFC 4585 §6.3.1). Any goroutine.
+	// OnKeyFrameRequest: the peer can't decode a track of the stream and asks for a key frame (RFC 4585 §6.3.1). Any goroutine.
 	OnKeyFrameRequest func(track int)
 }
 
@@ -26,7 +27,8 @@ type Sender struct {
 	session
 	group        *Group
 	onKeyRequest func(track int)
-	mids         []string // of the tracks; written before anybody else knows the session
+	mids         []string     // of the tracks; written before anybody else knows the session
+	picture      atomic.Int32 // the stream's track of which the peer gets the picture
 
 	// Under the session's mu.
 	srID  uint32 // middle 32 bits of the NTP time in the last sender report (RFC 3550 §6.4.1)
@@ -69,7 +71,11 @@ type outTrack struct {
 	ssrc, rtx uint32
 
 	begun   bool
-	sent    source // what was sealed
+	sent    source  // what was sealed
+	joint   joint   // what is sent now
+	before  []joint // and was before, the newest last, as long as it may be asked for
+	next    int     // the stream's track that is to be sent from its next key frame on
+	stamp   uint32  // highest timestamp of a live burst
 	rtxSeq  uint16
 	rtxROC  uint32
 	packets uint32
@@ -123,10 +129,12 @@ func (g *Group) newSender(o SenderOptions, tracks []outTrack) *Sender {
 		o.OnKeyFrameRequest = func(int) {}
 	}
 	v := &Sender{group: g, onKeyRequest: o.OnKeyFrameRequest, tracks: tracks}
+	v.picture.Store(int32(max(g.picture, 0)))
 	v.endpoint, v.side, v.events, v.label, v.data = g.endpoint, v, o.Events, o.Label, o.Data
 	for i := range tracks {
 		t := &tracks[i]
 		t.ssrc, t.rtx = newSSRC(), newSSRC()
+		t.joint.source, t.next = i, i
 		t.rtxSeq = uint16(newSSRC()) & 0x7fff
 	}
 	return v
@@ -187,6 +195,20 @@ func (v *Sender) over(arrival) {
 // joined begins the media, in the shard's loop.
 func (v *Sender) joined(sh *shard, items []item) {
 	v.credit, v.credited = againBurst, sh.now
+	if len(items) > 0 {
+		if i := v.group.out(items[0].burst); i >= 0 {
+			v.tracks[i].joint.source, v.tracks[i].next = items[0].burst.Track, items[0].burst.Track
+			v.picture.Store(int32(items[0].burst.Track))
+		}
+	}
+	v.waiting = v.begin(sh, items)
+	if len(items) > 0 && v.sendWaiting(sh, paceAfter) {
+		sh.fallBehind(v)
+	}
+}
+
+// begin gives what was cached the numbers that others have got it with, or will.
+func (v *Sender) begin(sh *shard, items []item) []item {
 	for i := range items {
 		it := &items[i]
 		t := &v.lane.tracks[it.burst.Track]
@@ -211,16 +233,24 @@ func (v *Sender) joined(sh *shard, items []item) {
 			t.stamp, t.captured = it.timestamp, it.burst.Captured
 		}
 	}
-	v.waiting = items
-	if len(items) > 0 && v.sendWaiting(sh, paceAfter) {
-		sh.fallBehind(v)
-	}
+	return items
 }
 
 // send gives a live burst to the peer: at once as much as its path takes, the rest by and by.
 func (v *Sender) send(sh *shard, t *laneTrack, b *media.Burst) {
-	out := &v.tracks[b.Track]
-	if !out.wanted || v.leftOut(t, b) || v.tcp != nil && !v.tcp.admits(sh, v, b) {
+	i := v.group.out(b)
+	if i < 0 {
+		return
+	}
+	out := &v.tracks[i]
+	if !out.wanted || !v.picks(out, t, b) {
+		return
+	}
+	if len(v.waiting) > 0 {
+		v.wait(sh, item{burst: b, timestamp: b.Timestamp, shift: t.shift, at: sh.now})
+		return
+	}
+	if v.leftOut(t, b) || v.tcp != nil && !v.tcp.admits(sh, v, b, i) {
 		return
 	}
 	given := 0
@@ -251,11 +281,7 @@ func (v *Sender) wait(sh *shard, it item) {
 		releaseItems(v.waiting)
 		v.waiting = nil
 		v.cut = true
-		for i := range v.lane.tracks {
-			if v.lane.tracks[i].video {
-				v.onKeyRequest(i)
-			}
-		}
+		v.onKeyRequest(int(v.picture.Load()))
 		return
 	}
 	it.burst.Retain()
@@ -275,17 +301,21 @@ func (v *Sender) leftOut(t *laneTrack, b *media.Burst) bool {
 func (v *Sender) sendRun(sh *shard, t *outTrack, it *item, r run) {
 	sh.room(v.host)
 	at := len(sh.arena)
-	h := packetHeader{pt: t.pt, wideID: t.wideID, timestamp: it.timestamp, ssrc: t.ssrc}
+	h := packetHeader{pt: t.pt, wideID: t.wideID, timestamp: it.timestamp + t.joint.stamp, ssrc: t.ssrc}
+	shift := it.shift + t.joint.seq
+	if int32(h.timestamp-t.stamp) > 0 || !t.begun {
+		t.stamp = h.timestamp
+	}
 	for i := r.from; i < r.to; i++ {
 		p := &it.burst.Packets[i]
-		h.marker, h.seq = p.Marker, p.Seq+it.shift
+		h.marker, h.seq = p.Marker, p.Seq+shift
 		index, ok := t.once(h.seq)
 		if !ok {
 			continue
 		}
 		h.roc = uint32(index >> 16)
 		if it.timestamp != it.burst.Timestamp {
-			v.moveStamp(it.burst.Track, index, it.timestamp)
+			v.moveStamp(v.group.out(it.burst), index, h.timestamp)
 		}
 		v.stamp(sh, &h, len(p.Payload))
 		sh.arena = v.seal.seal(sh.arena, h, p.Payload)
@@ -338,7 +368,7 @@ func (v *Sender) sendWaiting(sh *shard, most int) bool {
 			break
 		}
 		it := &v.waiting[0]
-		out := &v.tracks[it.burst.Track]
+		out := &v.tracks[v.group.out(it.burst)]
 		packets := it.burst.Packets[it.next:]
 		if !out.wanted {
 			packets = nil
@@ -387,9 +417,10 @@ func (v *Sender) sendReport(sh *shard) {
 	v.forgetPast()
 	var reports []rtcp.Packet
 	for i := range v.tracks {
-		t, l := &v.tracks[i], &v.lane.tracks[i]
-		if t.begun && l.captured != 0 {
-			reports = append(reports, &rtcp.SenderReport{SSRC: t.ssrc, NTPTime: toNTP(l.captured), RTPTime: l.stamp, PacketCount: t.packets, OctetCount: t.octets})
+		t := &v.tracks[i]
+		t.forgetJoints()
+		if l := &v.lane.tracks[t.joint.source]; t.begun && l.captured != 0 {
+			reports = append(reports, &rtcp.SenderReport{SSRC: t.ssrc, NTPTime: toNTP(l.captured), RTPTime: l.stamp + t.joint.stamp, PacketCount: t.packets, OctetCount: t.octets})
 		}
 	}
 	if len(reports) == 0 {
@@ -403,7 +434,7 @@ func (v *Sender) sendReport(sh *shard) {
 	sh.room(v.host)
 	at := len(sh.arena)
 	v.mu.Lock()
-	v.srID, v.srAt = uint32(toNTP(v.lane.tracks[0].captured)>>16), sh.now
+	v.srID, v.srAt = uint32(toNTP(v.lane.tracks[v.tracks[0].joint.source].captured)>>16), sh.now
 	sealed, err := v.rtcp.seal(sh.arena, plain)
 	v.mu.Unlock()
 	if err != nil {
@@ -467,19 +498,24 @@ func (v *Sender) resend(sh *shard, wanted []asked) {
 }
 
 func (v *Sender) resendOne(sh *shard, a asked) bool {
-	t, ring := &v.tracks[a.track], v.lane.tracks[a.track].ring
+	t := &v.tracks[a.track]
 	index, ok := t.again(a.seq)
-	if !ok || ring == nil {
+	if !ok {
 		return false
 	}
-	b, i := ring.get(a.seq)
+	from := t.jointOf(index)
+	ring := v.lane.tracks[from.source].ring
+	if ring == nil {
+		return false
+	}
+	b, i := ring.get(a.seq - from.seq)
 	if b == nil {
 		return false
 	}
 	p := &b.Packets[i]
 	sh.room(v.host)
 	at := len(sh.arena)
-	h := packetHeader{marker: p.Marker, timestamp: v.timestampOf(a.track, index, b)}
+	h := packetHeader{marker: p.Marker, timestamp: v.timestampOf(a.track, index, b.Timestamp+from.stamp)}
 	if t.rtxPT != 0 {
 		t.rtxSeq++
 		if t.rtxSeq == 0 {
@@ -514,13 +550,13 @@ func (v *Sender) forgetPast() {
 }
 
 // timestampOf is the timestamp under which the peer got a packet.
-func (v *Sender) timestampOf(track int, index uint64, b *media.Burst) uint32 {
+func (v *Sender) timestampOf(track int, index uint64, otherwise uint32) uint32 {
 	for _, c := range v.caught {
 		if c.track == track && c.first <= index && index <= c.last {
 			return c.timestamp
 		}
 	}
-	return b.Timestamp
+	return otherwise
 }
 
 // leave is the session's end in the shard's loop.

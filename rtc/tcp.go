@@ -347,24 +347,24 @@ func newTCPOut(c *tcpConn, tracks int) *tcpOut {
 	return &tcpOut{conn: c, cut: make([]bool, tracks)}
 }
 
-// admits decides whether a burst goes to the viewer.
-func (o *tcpOut) admits(sh *shard, v *Sender, b *media.Burst) bool {
+// admits decides whether a burst of a track goes to the viewer.
+func (o *tcpOut) admits(sh *shard, v *Sender, b *media.Burst, track int) bool {
 	size := 0
 	for i := range b.Packets {
 		size += len(b.Packets[i].Payload) + headerSize + v.seal.overhead + 2
 	}
 	room := o.conn.room(size, sh.now)
-	if v.group.tracks[b.Track].Kind != media.Video {
+	if v.group.tracks[track].Kind != media.Video {
 		return room
 	}
-	if o.cut[b.Track] && !b.Key {
+	if o.cut[track] && !b.Key {
 		if sh.now.Sub(o.asked) > tcpAskEvery && o.conn.room(tcpQueue/2, sh.now) {
 			o.asked = sh.now
 			v.onKeyRequest(b.Track)
 		}
 		return false
 	}
-	o.cut[b.Track] = !room
+	o.cut[track] = !room
 	return room
 }
 

@@ -1,0 +1,128 @@
+package rtc
+
+import (
+	"slices"
+
+	"sluice/media"
+)
+
+// joint is where a track on its way to a peer went over to another rendition of the picture: numbers and timestamps go on without a gap.
+type joint struct {
+	index  uint64 // of the first packet after it
+	source int    // the stream's track that is sent from here on
+	seq    uint16 // out = the lane's + seq
+	stamp  uint32 // and the same for timestamps
+}
+
+// Take changes the rendition of the picture that a viewer gets to another track of the stream, at its next key frame, or at once with what is
+// cached of it. The last call counts. Sender.Rendition says when it has happened.
+func (g *Group) Take(v *Sender, track int, cached []*media.Burst) {
+	sh := v.home()
+	if sh == nil || track >= MaxTracks || g.picture < 0 || track < len(g.tracks) && track != g.picture {
+		return
+	}
+	cached = slices.DeleteFunc(slices.Clone(cached), func(b *media.Burst) bool { return b.Track != track })
+	for _, b := range cached {
+		b.Retain()
+	}
+	sh.post(task{call: func(sh *shard) { v.take(sh, track, cached) }})
+}
+
+// Rendition is the track of which the viewer gets the picture.
+func (v *Sender) Rendition() int { return int(v.picture.Load()) }
+
+// take is Take in the shard's loop; the bursts' references are its own.
+func (v *Sender) take(sh *shard, track int, cached []*media.Burst) {
+	defer func() {
+		for _, b := range cached {
+			b.Release()
+		}
+	}()
+	if v.gone || v.lane == nil {
+		return
+	}
+	out := &v.tracks[v.group.picture]
+	out.next = track
+	if track == out.joint.source || len(cached) == 0 || !out.begun || !out.wanted {
+		return
+	}
+	items := v.begin(sh, past(cached, out.stamp))
+	for len(items) > 0 && items[0].next == len(items[0].burst.Packets) { // others have got other packets under these numbers
+		releaseItems(items[:1])
+		items = items[1:]
+	}
+	if len(items) == 0 || !items[0].burst.Key {
+		releaseItems(items)
+		return // at the next key frame, then
+	}
+	first := &items[0]
+	v.goOver(out, track, first.burst.Packets[0].Seq+first.shift, first.timestamp)
+	v.waiting = append(v.waiting, items...)
+	sh.fallBehind(v)
+}
+
+// picks decides whether a burst is of what the peer gets; at the key frame of a rendition that it is to get, it goes over to that one.
+func (v *Sender) picks(out *outTrack, t *laneTrack, b *media.Burst) bool {
+	if b.Track == out.joint.source {
+		return true
+	}
+	if b.Track != out.next || !b.Key {
+		return false
+	}
+	v.goOver(out, b.Track, b.Packets[0].Seq+t.shift, b.Timestamp)
+	return true
+}
+
+// goOver continues a track with another rendition, whose first packet has that number and timestamp. What waits of the one before is dropped.
+func (v *Sender) goOver(out *outTrack, track int, seq uint16, timestamp uint32) {
+	kept := v.waiting[:0]
+	for _, it := range v.waiting {
+		if it.burst.Track == out.joint.source {
+			it.burst.Release()
+		} else {
+			kept = append(kept, it)
+		}
+	}
+	clear(v.waiting[len(kept):])
+	v.waiting, v.cut = kept, false
+	was := out.joint
+	out.next, out.joint = track, joint{source: track}
+	v.picture.Store(int32(track))
+	if !out.begun {
+		return
+	}
+	out.before = append(out.before, was)
+	out.joint.index = out.sent.top + 1
+	out.joint.seq = uint16(out.joint.index) - seq
+	if ahead := int32(timestamp - out.stamp); ahead <= 0 { // it was captured a little before what has been shown
+		out.joint.stamp = uint32(stampsApart - ahead)
+	}
+}
+
+// jointOf is the part of a track of which a packet was.
+func (t *outTrack) jointOf(index uint64) joint {
+	if index >= t.joint.index {
+		return t.joint
+	}
+	for i := len(t.before) - 1; i >= 0; i-- {
+		if index >= t.before[i].index {
+			return t.before[i]
+		}
+	}
+	return t.joint
+}
+
+// forgetJoints drops those whose packets can't be asked for any more.
+func (t *outTrack) forgetJoints() {
+	for len(t.before) > 0 {
+		end := t.joint.index // of the oldest
+		if len(t.before) > 1 {
+			end = t.before[1].index
+		}
+		if t.sent.top-min(end, t.sent.top) < ringSize {
+			return
+		}
+		t.before = t.before[1:]
+	}
+	t.before = nil
+}

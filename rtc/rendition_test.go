@@ -1,0 +1,179 @@
+package rtc
+
+import (
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"github.com/pion/rtp"
+
+	"sluice/media"
+)
+
+// rendition is picture of another track.
+func rendition(track int, seq uint16, timestamp uint32, n int, key bool) *media.Burst {
+	b := picture(seq, timestamp, n, key)
+	b.Track = track
+	return b
+}
+
+// shown is what a decoder sees of the packets that came.
+type shown struct {
+	seq       uint16
+	stamp     uint32
+	source    uint16 // the number of the burst that the packet was in
+	timestamp uint32 // and its timestamp
+}
+
+// frames opens what came.
+func (s *stage) frames(t *testing.T) (all []shown) {
+	t.Helper()
+	packets, _ := s.got(t)
+	p := profiles()[0]
+	o, err := newOpener(splitKeys(p, make([]byte, p.material()), true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range packets {
+		var h rtp.Header
+		n, err := h.Unmarshal(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := o.open(b, &h, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, shown{seq: h.SequenceNumber, stamp: h.Timestamp, source: uint16(plain[3]) | uint16(plain[4])<<8, timestamp: binary.BigEndian.Uint32(plain[5:])})
+	}
+	return all
+}
+
+// unbroken ends the test when numbers have a gap or time goes back.
+func unbroken(t *testing.T, all []shown) {
+	t.Helper()
+	for i := 1; i < len(all); i++ {
+		if all[i].seq != all[i-1].seq+1 {
+			t.Fatalf("packet %d follows %d", all[i].seq, all[i-1].seq)
+		}
+		if int32(all[i].stamp-all[i-1].stamp) < 0 {
+			t.Fatalf("packet %d has the timestamp %d after %d", all[i].seq, all[i].stamp, all[i-1].stamp)
+		}
+	}
+}
+
+// A viewer goes over to another rendition at its key frame; numbers and timestamps go on.
+func TestTakeARendition(t *testing.T) {
+	s := newStage(t, 97)
+	s.join()
+	big, small := uint16(100), uint16(40000)
+	for i := range uint32(30) {
+		if i == 5 {
+			s.take(1)
+		}
+		s.send(rendition(0, big, i*3000, 8, i%10 == 0), false)
+		s.send(rendition(1, small, i*3000, 2, i%10 == 0), false)
+		big, small = big+8, small+2
+	}
+	all := s.frames(t)
+	unbroken(t, all)
+	if len(all) != 11*8+20*2 { // up to the small one's key frame both were due
+		t.Errorf("%d packets came", len(all))
+	}
+	if got := s.v.Rendition(); got != 1 {
+		t.Errorf("the rendition is %d", got)
+	}
+	for _, f := range all[:88] {
+		if f.source >= 40000 {
+			t.Fatalf("packet %d is of the other rendition already", f.seq)
+		}
+	}
+	for _, f := range all[88:] {
+		if f.source < 40000 {
+			t.Fatalf("packet %d is of the old rendition still", f.seq)
+		}
+	}
+}
+
+// take is Group.Take without the loop.
+func (s *stage) take(track int, cached ...*media.Burst) { s.v.take(s.shard, track, cached) }
+
+// What was lost on both sides of a joint comes again, the right packet under each number.
+func TestRepairAcrossRenditions(t *testing.T) {
+	s := newStage(t, 0)
+	s.join()
+	for i := range uint32(40) {
+		if i%10 == 9 {
+			s.take(int(i/10+1) % 2)
+		}
+		s.send(rendition(0, uint16(100+8*i), i*3000, 8, i%10 == 0), false)
+		s.send(rendition(1, uint16(40000+2*i), i*3000, 2, i%10 == 0), false)
+	}
+	first := s.frames(t)
+	unbroken(t, first)
+	if len(s.v.tracks[0].before) != 3 {
+		t.Errorf("%d joints are remembered", len(s.v.tracks[0].before))
+	}
+	for _, f := range first {
+		s.v.asked = append(s.v.asked, asked{0, f.seq})
+	}
+	s.v.sendAgain(s.shard)
+	s.later(100 * time.Millisecond)
+	again := s.frames(t)
+	if len(again) != len(first) {
+		t.Fatalf("%d packets came again, want %d", len(again), len(first))
+	}
+	for i := range again {
+		if again[i] != first[i] {
+			t.Errorf("packet %+v came again as %+v", first[i], again[i])
+		}
+	}
+}
+
+// With a cached picture a viewer goes over at once; what waited for his slow path is not sent any more.
+func TestTakeACachedRendition(t *testing.T) {
+	s := newStage(t, 97)
+	s.join()
+	s.send(rendition(0, 100, 30000, 200, true), false) // 168 of them wait
+	var cached []*media.Burst
+	for i := range uint32(10) {
+		cached = append(cached, rendition(1, uint16(7000+2*i), 3000+i*3000, 2, i == 0))
+	}
+	s.take(1, cached...)
+	s.later(100 * time.Millisecond)
+	s.send(rendition(0, 300, 33000, 20, false), false)
+	s.send(rendition(1, 7020, 33000, 2, false), false)
+	all := s.frames(t)
+	unbroken(t, all)
+	if len(all) != paceAfter+22 {
+		t.Errorf("%d packets came, want %d", len(all), paceAfter+22)
+	}
+	if last := all[len(all)-1]; last.timestamp != 33000 || last.stamp-30000 > 3300 {
+		t.Errorf("the last packet is %+v", last)
+	}
+	if n := len(s.v.waiting); n != 0 {
+		t.Errorf("%d bursts wait", n)
+	}
+}
+
+// To take what one has, or what never comes, changes nothing.
+func TestTakeNothing(t *testing.T) {
+	s := newStage(t, 97)
+	s.join()
+	s.take(0)
+	s.take(9)
+	for i := range uint32(20) {
+		s.send(rendition(0, uint16(100+8*i), i*3000, 8, i%10 == 0), false)
+	}
+	s.take(1)
+	s.take(0) // the last one counts
+	for i := range uint32(20) {
+		s.send(rendition(0, uint16(260+8*i), 60000+i*3000, 8, i%10 == 0), false)
+		s.send(rendition(1, uint16(8*i), 60000+i*3000, 8, i%10 == 0), false)
+	}
+	all := s.frames(t)
+	unbroken(t, all)
+	if len(all) != 320 || s.v.Rendition() != 0 {
+		t.Errorf("%d packets came of rendition %d", len(all), s.v.Rendition())
+	}
+}
