@@ -84,17 +84,33 @@ func (c Codec) profile() string {
 	return ""
 }
 
+// MaxTracks is how many tracks a stream has at most, renditions included.
+const MaxTracks = 16
+
 // Track is one kind of medium in a stream. A stream names its tracks by index.
 type Track struct {
 	Kind  Kind
 	Codec Codec
+	// Rendition names a track that shows the same as the stream's picture, for narrower networks: "480p". Such tracks come after all others;
+	// a player gets one of them instead of the picture itself, whose name is "".
+	Rendition string
 }
 
-// CodecNames lists the tracks' codecs, video first.
+// Main are a stream's tracks without the renditions.
+func Main(tracks []Track) []Track {
+	for i, t := range tracks {
+		if t.Rendition != "" {
+			return tracks[:i]
+		}
+	}
+	return tracks
+}
+
+// CodecNames lists the codecs of the tracks, video first, without the renditions.
 func CodecNames(tracks []Track) []string {
 	names := []string{}
 	for _, kind := range []Kind{Video, Audio} {
-		for _, t := range tracks {
+		for _, t := range Main(tracks) {
 			if t.Kind == kind {
 				names = append(names, t.Codec.Name)
 			}

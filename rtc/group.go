@@ -17,9 +17,6 @@ type Group struct {
 	lanes    []*lane // by shard
 }
 
-// MaxTracks is how many tracks a stream may have with its renditions.
-const MaxTracks = 16
-
 // NewGroup makes a group for a stream's tracks, of which at most one is video. Bursts of tracks beyond them are of further renditions of that one:
 // of the same codec, with the same clock.
 func (e *Endpoint) NewGroup(tracks []media.Track) *Group {
@@ -106,11 +103,11 @@ func past(bursts []*media.Burst, after uint32) []item {
 // lane is a group's viewers on one shard.
 type lane struct {
 	joined atomic.Int32    // viewers, those that are about to join included
-	cut    [MaxTracks]bool // by track: video is dropped until a key frame; under the shard's mu
+	cut    [media.MaxTracks]bool // by track: video is dropped until a key frame; under the shard's mu
 
 	// The loop's.
 	viewers []*Sender
-	tracks  [MaxTracks]laneTrack
+	tracks  [media.MaxTracks]laneTrack
 }
 
 // laneTrack is what all viewers of a track have in common.

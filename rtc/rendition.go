@@ -18,7 +18,7 @@ type joint struct {
 // cached of it. The last call counts. Sender.Rendition says when it has happened.
 func (g *Group) Take(v *Sender, track int, cached []*media.Burst) {
 	sh := v.home()
-	if sh == nil || track >= MaxTracks || g.picture < 0 || track < len(g.tracks) && track != g.picture {
+	if sh == nil || track >= media.MaxTracks || g.picture < 0 || track < len(g.tracks) && track != g.picture {
 		return
 	}
 	cached = slices.DeleteFunc(slices.Clone(cached), func(b *media.Burst) bool { return b.Track != track })

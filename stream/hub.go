@@ -160,9 +160,15 @@ type PublishOptions struct {
 	Tracks  []media.Track
 	Session string // who publishes; the same session replaces itself without waiting. "" matches nobody
 	Relayed bool   // comes from another node: no right is taken, and it ends when nobody watches
+	// Beside: publishes renditions of a stream that somebody else publishes, which ErrOffline says is not so. It ends with the stream, or when
+	// the stream's codecs change.
+	Beside bool
 
 	// Called with the stream locked: they must not block.
 	OnKeyFrameRequest func(track int)
+	// OnWanted says that a track begins to be taken by somebody, or that nobody takes it any more. At first none is. The picture itself is
+	// also wanted while nobody watches, so that the first who does sees it at once.
+	OnWanted func(track int, wanted bool)
 	OnMessage         func(media.Message)
 	// OnEnd is called once, from a goroutine of its own, when the stream no longer takes from this publisher
 	// although it did not Close.
@@ -172,6 +178,9 @@ type PublishOptions struct {
 // Publish puts a publisher on a stream. When the stream has one that still sends, it waits
 // up to two Silences for it to fall silent, then fails with ErrInUse.
 func (h *Hub) Publish(ctx context.Context, key media.Key, o PublishOptions) (*Publisher, error) {
+	if o.Beside {
+		return h.publishBeside(key, o)
+	}
 	if err := h.admit(ctx, key, o); err != nil {
 		return nil, fmt.Errorf("publish %s: %w", key, err)
 	}
@@ -310,7 +319,9 @@ type Info struct {
 // TrackInfo describes a track of a stream.
 type TrackInfo struct {
 	media.Track
-	Bitrate       int // bit/s of payload in the last second or so
+	Flowing       bool // something came within the last Silence
+	Wanted        bool // somebody takes it
+	Bitrate       int  // bit/s of payload in the last second or so
 	Width, Height int // pixels; 0: not known
 }
 

@@ -63,6 +63,10 @@ func (p *Publisher) Close(reason error) {
 	if p.detached {
 		return
 	}
+	if p.options.Beside {
+		s.detachBesideLocked(p, reason)
+		return
+	}
 	switch {
 	case errors.Is(reason, ErrStopped):
 		reason = ErrStopped

@@ -18,9 +18,17 @@ type splice struct {
 	first    uint16 // in: the first packet after the joint; what is older belongs before it
 	guard    int    // packets for which first is still compared
 
+	captured int64 // of the newest burst
+
 	lastSeq uint16 // out: highest sent
 	lastTS  uint32 // out: its timestamp
 	lastAt  int64  // its arrival, Unix nanoseconds
+}
+
+// stamp is a timestamp that may be known.
+type stamp struct {
+	at    uint32
+	known bool
 }
 
 // guarded is for how many packets after a joint late ones are recognised by their number.
@@ -33,9 +41,9 @@ func (s *splice) restart(video bool) { s.joining, s.waiting, s.anew = true, vide
 // their timestamps go on as they were, so that sound and picture stay together.
 func (s *splice) skip(video bool) { s.joining, s.waiting = true, video && s.begun }
 
-// rewrite renumbers a burst in place. newest says that it follows all that came before: a late one, which a publisher sent
+// rewrite renumbers a burst in place. When it begins anew, its timestamp becomes the aligned one, if that is known. newest says that it follows all that came before: a late one, which a publisher sent
 // again, does not. ok is false when the burst must not be sent.
-func (s *splice) rewrite(b *media.Burst, clockRate uint32) (newest, ok bool) {
+func (s *splice) rewrite(b *media.Burst, clockRate uint32, aligned stamp) (newest, ok bool) {
 	if s.joining {
 		if s.waiting && !b.Key {
 			return false, false
@@ -43,11 +51,15 @@ func (s *splice) rewrite(b *media.Burst, clockRate uint32) (newest, ok bool) {
 		in := b.Packets[0].Seq
 		if s.begun {
 			s.seqShift = s.lastSeq + 1 - in
-			if s.anew {
-				passed := max(b.Arrived-s.lastAt, 0)
-				ticks := max(uint32(passed/1e3*int64(clockRate)/1e6), 1)
-				s.tsShift = s.lastTS + ticks - b.Timestamp
-			}
+		}
+		switch {
+		case !s.anew:
+		case aligned.known && (!s.begun || int32(aligned.at-s.lastTS) > 0):
+			s.tsShift = aligned.at - b.Timestamp
+		case s.begun:
+			passed := max(b.Arrived-s.lastAt, 0)
+			ticks := max(uint32(passed/1e3*int64(clockRate)/1e6), 1)
+			s.tsShift = s.lastTS + ticks - b.Timestamp
 		}
 		s.first, s.guard = in, guarded
 		s.joining, s.waiting, s.anew = false, false, false
@@ -64,7 +76,7 @@ func (s *splice) rewrite(b *media.Burst, clockRate uint32) (newest, ok bool) {
 		}
 		p.Seq += s.seqShift
 		if d := int16(p.Seq - s.lastSeq); d > 0 || !s.begun {
-			s.begun, s.lastSeq, s.lastTS, s.lastAt = true, p.Seq, b.Timestamp, b.Arrived
+			s.begun, s.lastSeq, s.lastTS, s.lastAt, s.captured = true, p.Seq, b.Timestamp, b.Arrived, b.Captured
 		}
 		kept = append(kept, p)
 	}

@@ -18,6 +18,7 @@ type Stream struct {
 	tracks  []media.Track
 	lanes   []lane // one for each track
 	pub     *Publisher
+	beside  []*Publisher // of renditions
 	right   *holding // nil: relayed, or no other node exists
 	subs    []*Subscription
 	live    []*Subscription // those of subs that were started
@@ -37,8 +38,10 @@ type lane struct {
 	gop     gop       // video only
 	keyAt   time.Time // when a key frame was last requested
 	keyWant bool      // a request waits until KeyLeast has passed
+	wanted  bool      // somebody takes it; its publisher was told so
 
-	bytes    uint64 // payload since the start
+	last     time.Time // when something came
+	bytes    uint64    // payload since the start
 	counted  uint64 // of them at the last measurement
 	measured time.Time
 	rate     int // bit/s between the last two measurements
@@ -106,6 +109,7 @@ func (s *Stream) attach(p *Publisher, right *holding) bool {
 		s.lanes[i].keyAt, s.lanes[i].keyWant = time.Time{}, false
 		s.lanes[i].splice.restart(s.tracks[i].Kind == media.Video)
 	}
+	s.wantsLocked(p)
 	if right != nil {
 		s.right = right
 	}
@@ -124,23 +128,30 @@ func (s *Stream) startedLocked() {
 }
 
 // adoptLocked maps a publisher's tracks to the stream's, which keep their
-// order when the new ones are of the same kinds and codecs.
+// order when the new ones are of the same kinds and codecs; new renditions come after them.
 func (s *Stream) adoptLocked(tracks []media.Track) []int {
 	lanes := make([]int, len(tracks))
 	taken := make([]bool, len(s.tracks))
-	same := len(tracks) == len(s.tracks)
+	same, added := len(media.Main(tracks)) == len(media.Main(s.tracks)) && s.tracks != nil, 0
 	for i, t := range tracks {
 		lanes[i] = -1
 		for j, have := range s.tracks {
-			if !taken[j] && have.Kind == t.Kind && have.Codec.Same(t.Codec) {
+			if !taken[j] && have.Kind == t.Kind && have.Rendition == t.Rendition && have.Codec.Same(t.Codec) {
 				lanes[i], taken[j] = j, true
 				break
 			}
 		}
-		same = same && lanes[i] >= 0
+		if lanes[i] < 0 {
+			added++
+			same = same && t.Rendition != ""
+		}
 	}
-	if same {
+	if same && len(s.tracks)+added <= media.MaxTracks {
+		s.addLocked(tracks, lanes)
 		return lanes
+	}
+	for len(s.beside) > 0 {
+		s.detachBesideLocked(s.beside[0], ErrReplaced)
 	}
 	for i := range s.lanes {
 		s.lanes[i].gop.reset()
@@ -162,6 +173,9 @@ func (s *Stream) adoptLocked(tracks []media.Track) []int {
 func (s *Stream) detachLocked(p *Publisher, why error) {
 	s.pub, s.gone, s.last, s.flowing = nil, why, time.Now(), false
 	p.detached = true
+	for _, i := range p.lanes {
+		s.lanes[i].wanted = false
+	}
 	s.reportLocked()
 	if f := p.options.OnEnd; f != nil && !p.closed {
 		go f(why)
@@ -189,10 +203,14 @@ func (s *Stream) write(p *Publisher, b *media.Burst) {
 	}
 	b.Track = p.lanes[b.Track]
 	l, t := &s.lanes[b.Track], s.tracks[b.Track]
-	s.last = time.Now()
+	now := time.Now()
 	s.bytes += uint64(b.Size())
 	l.bytes += uint64(b.Size())
-	if !s.flowing {
+	l.last = now
+	if !p.options.Beside {
+		s.last = now
+	}
+	if !s.flowing && !p.options.Beside {
 		s.flowing = true
 		s.reportLocked()
 		s.startedLocked()
@@ -203,7 +221,7 @@ func (s *Stream) write(p *Publisher, b *media.Burst) {
 			l.look(t.Codec.Name, b)
 		}
 	}
-	newest, ok := l.splice.rewrite(b, t.Codec.ClockRate)
+	newest, ok := l.splice.rewrite(b, t.Codec.ClockRate, s.alignedLocked(b))
 	if !ok {
 		if video {
 			s.requestKeyLocked(b.Track) // nothing can begin before a key frame
@@ -213,12 +231,14 @@ func (s *Stream) write(p *Publisher, b *media.Burst) {
 	if video {
 		b.Key = b.Key && newest && !l.gop.continues(b)
 		l.gop.add(b)
-		if s.last.Sub(l.gop.since) > s.cfg.KeyEvery && !p.options.Relayed {
+		if now.Sub(l.gop.since) > s.cfg.KeyEvery && !p.options.Relayed {
 			s.requestKeyLocked(b.Track)
 		}
 	}
 	for _, sub := range s.live {
-		sub.options.Subscriber.Burst(b)
+		if sub.takes(b.Track) {
+			sub.options.Subscriber.Burst(b)
+		}
 	}
 }
 
@@ -235,17 +255,14 @@ func startsKeyFrame(name string, b *media.Burst) bool {
 func (s *Stream) requestKeyLocked(track int) {
 	l := &s.lanes[track]
 	now := time.Now()
-	if s.pub == nil || now.Sub(l.keyAt) < s.cfg.KeyLeast {
+	p, own := s.ofLocked(track)
+	if p == nil || now.Sub(l.keyAt) < s.cfg.KeyLeast {
 		l.keyWant = true
 		return
 	}
 	l.keyAt, l.keyWant = now, false
-	if f := s.pub.options.OnKeyFrameRequest; f != nil {
-		for own, j := range s.pub.lanes {
-			if j == track {
-				f(own)
-			}
-		}
+	if f := p.options.OnKeyFrameRequest; f != nil {
+		f(own)
 	}
 }
 
@@ -307,6 +324,9 @@ func (s *Stream) finish(reason error) {
 	if s.pub != nil {
 		s.detachLocked(s.pub, reason)
 	}
+	for len(s.beside) > 0 {
+		s.detachBesideLocked(s.beside[0], reason)
+	}
 	right := s.right
 	for i := range s.lanes {
 		s.lanes[i].gop.reset()
@@ -334,7 +354,7 @@ func (s *Stream) info() Info {
 	}
 	for j := range s.lanes {
 		l := &s.lanes[j]
-		i.Tracks = append(i.Tracks, TrackInfo{Track: s.tracks[j], Bitrate: l.rate, Width: l.width, Height: l.height})
+		i.Tracks = append(i.Tracks, TrackInfo{Track: s.tracks[j], Bitrate: l.rate, Width: l.width, Height: l.height, Flowing: time.Since(l.last) < s.cfg.Silence, Wanted: l.wanted})
 	}
 	for _, sub := range s.subs {
 		switch {

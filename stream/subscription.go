@@ -15,7 +15,7 @@ type Subscriber interface {
 	GOP([]*media.Burst)
 	// Burst has the next packets of a track. It must be retained to be kept.
 	Burst(*media.Burst)
-	// Tracks says that a new publisher has other tracks than those before.
+	// Tracks says that the stream has other tracks than those before: more renditions, or others altogether because a new publisher came.
 	Tracks([]media.Track)
 	// Message has a message of the data channel. Its data must not be modified.
 	Message(media.Message)
@@ -37,6 +37,7 @@ type Subscription struct {
 	stream  *Stream
 	options SubscribeOptions
 	tracks  []media.Track
+	wants   uint32 // a bit for each track that is taken
 	started bool
 	closed  bool
 }
@@ -49,7 +50,7 @@ func (s *Stream) subscribe(o SubscribeOptions) (sub *Subscription, ended bool) {
 	if s.ended || s.pub == nil {
 		return nil, s.ended
 	}
-	sub = &Subscription{stream: s, options: o, tracks: s.tracks}
+	sub = &Subscription{stream: s, options: o, tracks: s.tracks, wants: 1<<len(media.Main(s.tracks)) - 1}
 	s.subs = append(s.subs, sub)
 	return sub, false
 }
@@ -68,24 +69,30 @@ func (sub *Subscription) Start() {
 	}
 	sub.started = true
 	s.live = append(s.live, sub)
-	sub.options.Subscriber.GOP(s.cachedLocked())
+	s.wantsLocked(nil)
+	sub.options.Subscriber.GOP(s.cachedLocked(sub.wants))
 }
 
-// Cached calls f with what came since the last key frame, with the stream locked: what the subscriber of a subscription that
-// was started gets afterwards follows it without a gap. Bursts must be retained to be kept. Where nothing is cached,
-// a key frame is requested.
-func (sub *Subscription) Cached(f func([]*media.Burst)) {
+// Cached calls f with what came of a track since its last key frame, with the stream locked: what the subscriber of a subscription that
+// was started gets afterwards follows it without a gap, and if it did not want the track before, it does now. Bursts must be retained to be
+// kept. Where nothing is cached, a key frame is requested.
+func (sub *Subscription) Cached(track int, f func([]*media.Burst)) {
 	s := sub.stream
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !sub.closed {
-		f(s.cachedLocked())
+	if sub.closed || track < 0 || track >= len(s.lanes) {
+		return
 	}
+	if !sub.takes(track) {
+		sub.wants |= 1 << track
+		s.wantsLocked(nil)
+	}
+	f(s.cachedLocked(1 << track))
 }
 
-func (s *Stream) cachedLocked() (cached []*media.Burst) {
+func (s *Stream) cachedLocked(which uint32) (cached []*media.Burst) {
 	for i := range s.lanes {
-		if s.tracks[i].Kind != media.Video {
+		if s.tracks[i].Kind != media.Video || which>>i&1 == 0 {
 			continue
 		}
 		if bursts := s.lanes[i].gop.bursts; len(bursts) > 0 {
@@ -135,6 +142,7 @@ func (sub *Subscription) Close() {
 	}
 	sub.closed = true
 	s.removeLocked(func(o *Subscription) bool { return o == sub })
+	s.wantsLocked(nil)
 	s.idle = time.Now()
 }
 

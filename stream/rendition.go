@@ -1,0 +1,137 @@
+package stream
+
+import (
+	"fmt"
+	"slices"
+
+	"sluice/media"
+)
+
+// publishBeside is Publish for who makes renditions of a stream that is there.
+func (h *Hub) publishBeside(key media.Key, o PublishOptions) (*Publisher, error) {
+	s := h.stream(key)
+	if s == nil {
+		return nil, fmt.Errorf("publish renditions of %s: %w", key, ErrOffline)
+	}
+	p := &Publisher{stream: s, options: o}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := len(media.Main(s.tracks))
+	if s.ended || s.pub == nil || have == 0 {
+		return nil, fmt.Errorf("publish renditions of %s: %w", key, ErrOffline)
+	}
+	if len(media.Main(o.Tracks)) > 0 || len(s.tracks)+len(o.Tracks) > media.MaxTracks {
+		return nil, fmt.Errorf("publish renditions of %s: %d tracks of which each must have a name; a stream has %d at most", key, len(o.Tracks), media.MaxTracks)
+	}
+	p.lanes = s.adoptLocked(append(slices.Clone(s.tracks[:have]), o.Tracks...))[have:]
+	s.beside = append(s.beside, p)
+	for _, i := range p.lanes {
+		s.lanes[i].splice.restart(true)
+	}
+	s.wantsLocked(p)
+	return p, nil
+}
+
+// addLocked puts the tracks that have no lane yet after the others.
+func (s *Stream) addLocked(tracks []media.Track, lanes []int) {
+	before := len(s.tracks)
+	for i, at := range lanes {
+		if at < 0 {
+			lanes[i] = len(s.tracks)
+			s.tracks = append(s.tracks[:len(s.tracks):len(s.tracks)], tracks[i])
+			s.lanes = append(s.lanes, lane{})
+		}
+	}
+	if len(s.tracks) > before {
+		for _, sub := range s.subs {
+			sub.options.Subscriber.Tracks(s.tracks)
+		}
+	}
+}
+
+// detachBesideLocked takes a publisher of renditions away; why is told to it unless it asked itself.
+func (s *Stream) detachBesideLocked(p *Publisher, why error) {
+	s.beside = slices.DeleteFunc(s.beside, func(o *Publisher) bool { return o == p })
+	p.detached = true
+	for _, i := range p.lanes {
+		s.lanes[i].gop.reset()
+		s.lanes[i].wanted = false
+	}
+	if f := p.options.OnEnd; f != nil && !p.closed {
+		go f(why)
+	}
+}
+
+// ofLocked is who publishes a track, and what that one calls it.
+func (s *Stream) ofLocked(track int) (*Publisher, int) {
+	if s.pub != nil {
+		if own := slices.Index(s.pub.lanes, track); own >= 0 {
+			return s.pub, own
+		}
+	}
+	for _, p := range s.beside {
+		if own := slices.Index(p.lanes, track); own >= 0 {
+			return p, own
+		}
+	}
+	return nil, 0
+}
+
+// alignedLocked is the timestamp that a burst has by the clock of another rendition of the picture: all of them go by one.
+func (s *Stream) alignedLocked(b *media.Burst) stamp {
+	if !s.lanes[b.Track].splice.anew || s.tracks[b.Track].Kind != media.Video || b.Captured == 0 {
+		return stamp{}
+	}
+	own, _ := s.ofLocked(b.Track)
+	for i := range s.lanes {
+		l := &s.lanes[i].splice
+		if i == b.Track || s.tracks[i].Kind != media.Video || !l.begun || l.anew || l.captured == 0 {
+			continue
+		}
+		if p, _ := s.ofLocked(i); p == nil || p != own && !own.options.Beside && !p.options.Beside {
+			continue // what another publisher's clock said
+		}
+		return stamp{l.lastTS + uint32((b.Captured-l.captured)/1e3*int64(s.tracks[i].Codec.ClockRate)/1e6), true}
+	}
+	return stamp{}
+}
+
+// takes reports whether a subscription wants a track.
+func (sub *Subscription) takes(track int) bool { return sub.wants>>track&1 == 1 }
+
+// Want says whether a subscription takes a track. At first it takes all but the renditions; see also Cached.
+func (sub *Subscription) Want(track int, wanted bool) {
+	s := sub.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sub.closed || track < 0 || track >= media.MaxTracks {
+		return
+	}
+	sub.wants &^= 1 << track
+	if wanted {
+		sub.wants |= 1 << track
+	}
+	s.wantsLocked(nil)
+}
+
+// wantsLocked tells publishers what is wanted of them: what has changed, or all to one that is new.
+func (s *Stream) wantsLocked(anew *Publisher) {
+	var all uint32
+	for _, sub := range s.live {
+		all |= sub.wants
+	}
+	if len(s.live) == 0 {
+		all = 1<<len(media.Main(s.tracks)) - 1
+	}
+	for i := range s.lanes {
+		p, own := s.ofLocked(i)
+		wanted := all>>i&1 == 1
+		if p == nil || wanted == s.lanes[i].wanted && p != anew {
+			continue
+		}
+		s.lanes[i].wanted = wanted
+		if f := p.options.OnWanted; f != nil && (wanted || p != anew) {
+			f(own, wanted)
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package stream
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"sluice/media"
+)
+
+func smaller(name string) media.Track {
+	t := video
+	t.Rendition = name
+	return t
+}
+
+// taker writes down which tracks it got, and what the stream's are.
+type taker struct {
+	recorder
+	got    map[int]int
+	stamps map[int][]uint32
+}
+
+func (k *taker) GOP(bs []*media.Burst) {
+	for _, b := range bs {
+		k.Burst(b)
+	}
+}
+
+func (k *taker) Burst(b *media.Burst) {
+	if k.got == nil {
+		k.got, k.stamps = map[int]int{}, map[int][]uint32{}
+	}
+	k.got[b.Track]++
+	k.stamps[b.Track] = append(k.stamps[b.Track], b.Timestamp)
+}
+
+func take(t *testing.T, h *Hub) (*taker, *Subscription) {
+	t.Helper()
+	k := &taker{}
+	sub, err := h.Subscribe(t.Context(), key, SubscribeOptions{Subscriber: k})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub.Start()
+	return k, sub
+}
+
+// captured is a frame of which is known when it was captured, in milliseconds.
+func captured(track int, isKey bool, ts uint32, seq uint16, ms int64) *media.Burst {
+	b := frame(track, isKey, ts, seq, 1)
+	b.Captured = 1e15 + ms*1e6
+	return b
+}
+
+// Renditions come beside a stream that goes on; who does not want them does not get them, and who makes them knows what is wanted.
+func TestRenditionsBeside(t *testing.T) {
+	world(t, Config{}, func(t *testing.T, h *Hub) {
+		if _, err := h.Publish(t.Context(), key, PublishOptions{Beside: true, Tracks: []media.Track{smaller("480p")}}); !errors.Is(err, ErrOffline) {
+			t.Errorf("beside nothing: %v", err)
+		}
+		p := publish(t, h, PublishOptions{Tracks: []media.Track{video, audio}})
+		k, sub := take(t, h)
+		p.Write(captured(0, true, 1000, 1, 0))
+		wanted := map[int]bool{}
+		var ended reason
+		q, err := h.Publish(t.Context(), key, PublishOptions{Beside: true, Tracks: []media.Track{smaller("480p"), smaller("240p")},
+			OnWanted: func(track int, w bool) { wanted[track] = w }, OnEnd: ended.set})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(k.tracks) != 4 || k.tracks[2].Rendition != "480p" || len(media.Main(k.tracks)) != 2 {
+			t.Errorf("the subscriber was told of %v", k.tracks)
+		}
+		q.Write(captured(0, true, 77, 900, 10))
+		p.Write(captured(0, false, 1900, 2, 10))
+		if fmt.Sprint(k.got, wanted) != "map[0:2] map[]" {
+			t.Errorf("got %v, wanted %v", k.got, wanted)
+		}
+		var cached []uint32
+		sub.Cached(2, func(bs []*media.Burst) {
+			for _, b := range bs {
+				cached = append(cached, b.Timestamp)
+			}
+		})
+		q.Write(captured(0, false, 77+900, 901, 20))
+		q.Write(captured(1, true, 5, 1, 20))
+		if fmt.Sprint(k.got, wanted, cached, k.stamps[2]) != "map[0:2 2:1] map[0:true] [1900] [2800]" {
+			t.Errorf("got %v, wanted %v, cached %v, timestamps %v", k.got, wanted, cached, k.stamps[2])
+		}
+		sub.Want(2, false)
+		q.Write(captured(0, false, 77+1800, 902, 30))
+		if k.got[2] != 1 || wanted[0] {
+			t.Errorf("still got %v, wanted %v", k.got, wanted)
+		}
+		i, _ := h.Info(key)
+		if len(i.Tracks) != 4 || !i.Tracks[2].Flowing || i.Tracks[2].Wanted || fmt.Sprint(i.Codecs()) != "[H264 opus]" {
+			t.Errorf("info %+v", i)
+		}
+		q.Close(ErrStopped)
+		q.Write(captured(0, true, 1, 1, 40))
+		if i, _ := h.Info(key); !i.Flowing || ended.get() != nil {
+			t.Errorf("after the end of the renditions: %+v, %v", i, ended.get())
+		}
+		// They come back with other numbers, and go by the same clock.
+		sub.Want(2, true)
+		q, err = h.Publish(t.Context(), key, PublishOptions{Beside: true, Tracks: []media.Track{smaller("480p"), smaller("240p")}, OnEnd: ended.set,
+			OnWanted: func(track int, w bool) { wanted[track] = w }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Write(captured(0, true, 400000, 12345, 50))
+		if len(k.tracks) != 4 || !wanted[0] || wanted[1] || k.stamps[2][1] != 1000+50*90 {
+			t.Errorf("tracks %v, wanted %v, timestamps %v", k.tracks, wanted, k.stamps[2])
+		}
+		p.Close(ErrStopped)
+		pass(3 * time.Second)
+		if !errors.Is(ended.get(), ErrStopped) {
+			t.Errorf("when the stream ended, the renditions were told %v", ended.get())
+		}
+	})
+}
+
+// One publisher may send several renditions; the picture itself is not wanted when all take smaller ones.
+func TestRenditionsOfOnePublisher(t *testing.T) {
+	world(t, Config{}, func(t *testing.T, h *Hub) {
+		wanted := map[int]bool{}
+		var asked []int
+		p := publish(t, h, PublishOptions{Tracks: []media.Track{video, audio, smaller("m")}, OnWanted: func(track int, w bool) { wanted[track] = w },
+			OnKeyFrameRequest: func(track int) { asked = append(asked, track) }})
+		if fmt.Sprint(wanted) != "map[0:true 1:true]" {
+			t.Errorf("before anybody watches: %v", wanted)
+		}
+		p.Write(captured(2, true, 5000, 7, 0)) // the small one comes first
+		p.Write(captured(0, true, 99, 7, 100))
+		k, sub := take(t, h)
+		sub.Cached(2, func(bs []*media.Burst) {})
+		sub.Want(0, false)
+		sub.RequestKeyFrame(2)
+		if fmt.Sprint(wanted, asked) != "map[0:false 1:true 2:true] [2]" {
+			t.Errorf("wanted %v, asked for key frames of %v", wanted, asked)
+		}
+		if k.stamps[0][0] != 5000+100*90 {
+			t.Errorf("the picture's clock says %d", k.stamps[0][0])
+		}
+		// Another codec for the picture: all begins anew.
+		other := video
+		other.Codec.Name = media.VP8
+		publish(t, h, PublishOptions{Tracks: []media.Track{other}, Relayed: true})
+		_ = k
+		sub.Close()
+		if fmt.Sprint(wanted) != "map[0:false 1:true 2:true]" {
+			t.Errorf("after its end the publisher was told %v", wanted)
+		}
+	})
+}
+
+// There are no more renditions than a stream can have, and each has a name.
+func TestRenditionsRefused(t *testing.T) {
+	world(t, Config{}, func(t *testing.T, h *Hub) {
+		publish(t, h, PublishOptions{})
+		many := make([]media.Track, media.MaxTracks)
+		for i := range many {
+			many[i] = smaller(fmt.Sprint(i))
+		}
+		for name, tracks := range map[string][]media.Track{"too many": many, "no name": {video}} {
+			if _, err := h.Publish(t.Context(), key, PublishOptions{Beside: true, Tracks: tracks}); err == nil {
+				t.Errorf("%s: no error", name)
+			}
+		}
+	})
+}
