@@ -67,7 +67,7 @@ func answer(t *testing.T, id [stun.TransactionIDSize]byte, pwd string) []byte {
 // connectedViewer is a session whose peer is at home.
 func connectedViewer(t *testing.T, e *Endpoint, home client, k keys) *Sender {
 	t.Helper()
-	v, _, err := e.NewGroup([]media.Track{h264}).Offer(SenderOptions{})
+	v, _, err := e.NewGroup([]media.Track{h264}, false).Offer(SenderOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestAddressIsKept(t *testing.T) {
 			e := listen(t)
 			port := newClient(t, e)
 			first := connectedViewer(t, e, port, someKeys())
-			second, _, err := e.NewGroup([]media.Track{h264}).Offer(SenderOptions{})
+			second, _, err := e.NewGroup([]media.Track{h264}, false).Offer(SenderOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}

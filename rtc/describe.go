@@ -109,8 +109,8 @@ func (g *Group) choose(sections []section) (tracks []outTrack, chosen []format, 
 			continue // a picture without sound is better than none
 		}
 		tracks[i] = outTrack{wanted: true, pt: f.pt, rtxPT: f.rtx}
-		if t.Kind == media.Video && f.rtx != 0 && !s.remb {
-			tracks[i].wideID = s.wideID // a peer's own estimate costs a packet a second, arrival times cost ten
+		if t.Kind == media.Video && f.rtx != 0 && (g.adaptive || !s.remb) {
+			tracks[i].wideID = s.wideID
 		}
 		chosen[i] = f
 		wanted++

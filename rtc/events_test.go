@@ -13,7 +13,7 @@ func TestEventsComeOneAtATime(t *testing.T) {
 	begun, proceed := make(chan struct{}), make(chan struct{})
 	var connected, closed, late atomic.Bool
 	gone := make(chan struct{})
-	v, _, err := e.NewGroup([]media.Track{h264}).Offer(SenderOptions{Events: Events{
+	v, _, err := e.NewGroup([]media.Track{h264}, false).Offer(SenderOptions{Events: Events{
 		OnConnected: func() { close(begun); <-proceed; connected.Store(true) },
 		OnRestored:  func() { late.Store(closed.Load()) },
 		OnClosed:    func(error) { closed.Store(true); close(gone) },

@@ -13,14 +13,16 @@ import (
 type Group struct {
 	endpoint *Endpoint
 	tracks   []media.Track
+	adaptive bool
 	picture  int     // which of them is video; -1: none
 	lanes    []*lane // by shard
 }
 
 // NewGroup makes a group for a stream's tracks, of which at most one is video. Bursts of tracks beyond them are of further renditions of that one:
-// of the same codec, with the same clock.
-func (e *Endpoint) NewGroup(tracks []media.Track) *Group {
-	g := &Group{endpoint: e, tracks: tracks, picture: slices.IndexFunc(tracks, func(t media.Track) bool { return t.Kind == media.Video })}
+// of the same codec, with the same clock. Adaptive means that there will be some: then viewers are asked to tell when packets arrive, which costs
+// ten packets a second for each but lets the path be measured; their own estimate, if they make one, costs one.
+func (e *Endpoint) NewGroup(tracks []media.Track, adaptive bool) *Group {
+	g := &Group{endpoint: e, tracks: tracks, adaptive: adaptive, picture: slices.IndexFunc(tracks, func(t media.Track) bool { return t.Kind == media.Video })}
 	for range e.shards {
 		l := &lane{}
 		for i := range l.tracks {
@@ -102,7 +104,7 @@ func past(bursts []*media.Burst, after uint32) []item {
 
 // lane is a group's viewers on one shard.
 type lane struct {
-	joined atomic.Int32    // viewers, those that are about to join included
+	joined atomic.Int32          // viewers, those that are about to join included
 	cut    [media.MaxTracks]bool // by track: video is dropped until a key frame; under the shard's mu
 
 	// The loop's.

@@ -16,7 +16,7 @@ func TestOffersPayloadTypesAreUnique(t *testing.T) {
 		tracks []media.Track
 	}{{"H.264 and Opus", []media.Track{h264, opus}}, {"Opus and H.264", []media.Track{opus, h264}}, {"H.264 and G.711", []media.Track{h264, pcmu}}} {
 		t.Run(c.name, func(t *testing.T) {
-			s, offer, err := listen(t).NewGroup(c.tracks).Offer(SenderOptions{})
+			s, offer, err := listen(t).NewGroup(c.tracks, false).Offer(SenderOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}

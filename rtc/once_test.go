@@ -33,7 +33,7 @@ func newStage(t *testing.T, rtx uint8) *stage {
 	}
 	t.Cleanup(func() { _ = sink.Close() })
 	_ = sink.SetReadBuffer(8 << 20)
-	g := e.NewGroup([]media.Track{h264})
+	g := e.NewGroup([]media.Track{h264}, false)
 	s := &stage{group: g, shard: e.shards[0], lane: g.lanes[0], sink: sink}
 	p := profiles()[0]
 	s.v = &Sender{group: g, tracks: []outTrack{{wanted: true, pt: 96, rtxPT: rtx, ssrc: 1, rtx: 2}}, onKeyRequest: func(int) { s.keys++ }}

@@ -14,9 +14,18 @@ type joint struct {
 	stamp  uint32 // and the same for timestamps
 }
 
-// Take changes the rendition of the picture that a viewer gets to another track of the stream, at its next key frame, or at once with what is
-// cached of it. The last call counts. Sender.Rendition says when it has happened.
-func (g *Group) Take(v *Sender, track int, cached []*media.Burst) {
+// How says how a viewer goes over to another rendition.
+type How int
+
+const (
+	Seamless How = iota // at its next key frame
+	AtOnce              // with what is cached of it
+	Paused              // at its next key frame, and nothing of the one before is sent until then
+)
+
+// Take changes the rendition of the picture that a viewer gets to another track of the stream. The last call counts. Sender.Rendition says when
+// it has happened. What is cached must be told under the same lock as what is sent to the group afterwards.
+func (g *Group) Take(v *Sender, track int, how How, cached []*media.Burst) {
 	sh := v.home()
 	if sh == nil || track >= media.MaxTracks || g.picture < 0 || track < len(g.tracks) && track != g.picture {
 		return
@@ -25,14 +34,14 @@ func (g *Group) Take(v *Sender, track int, cached []*media.Burst) {
 	for _, b := range cached {
 		b.Retain()
 	}
-	sh.post(task{call: func(sh *shard) { v.take(sh, track, cached) }})
+	sh.post(task{call: func(sh *shard) { v.take(sh, track, how, cached) }})
 }
 
 // Rendition is the track of which the viewer gets the picture.
 func (v *Sender) Rendition() int { return int(v.picture.Load()) }
 
 // take is Take in the shard's loop; the bursts' references are its own.
-func (v *Sender) take(sh *shard, track int, cached []*media.Burst) {
+func (v *Sender) take(sh *shard, track int, how How, cached []*media.Burst) {
 	defer func() {
 		for _, b := range cached {
 			b.Release()
@@ -42,8 +51,15 @@ func (v *Sender) take(sh *shard, track int, cached []*media.Burst) {
 		return
 	}
 	out := &v.tracks[v.group.picture]
-	out.next = track
-	if track == out.joint.source || len(cached) == 0 || !out.begun || !out.wanted {
+	out.next, out.paused = track, false
+	if track == out.joint.source || !out.begun || !out.wanted {
+		return
+	}
+	if how == Paused {
+		v.drop(out)
+		out.paused = true
+	}
+	if how != AtOnce || len(cached) == 0 {
 		return
 	}
 	items := v.begin(sh, past(cached, out.stamp))
@@ -64,7 +80,7 @@ func (v *Sender) take(sh *shard, track int, cached []*media.Burst) {
 // picks decides whether a burst is of what the peer gets; at the key frame of a rendition that it is to get, it goes over to that one.
 func (v *Sender) picks(out *outTrack, t *laneTrack, b *media.Burst) bool {
 	if b.Track == out.joint.source {
-		return true
+		return !out.paused
 	}
 	if b.Track != out.next || !b.Key {
 		return false
@@ -73,8 +89,8 @@ func (v *Sender) picks(out *outTrack, t *laneTrack, b *media.Burst) bool {
 	return true
 }
 
-// goOver continues a track with another rendition, whose first packet has that number and timestamp. What waits of the one before is dropped.
-func (v *Sender) goOver(out *outTrack, track int, seq uint16, timestamp uint32) {
+// drop forgets what waits of a track.
+func (v *Sender) drop(out *outTrack) {
 	kept := v.waiting[:0]
 	for _, it := range v.waiting {
 		if it.burst.Track == out.joint.source {
@@ -84,7 +100,13 @@ func (v *Sender) goOver(out *outTrack, track int, seq uint16, timestamp uint32) 
 		}
 	}
 	clear(v.waiting[len(kept):])
-	v.waiting, v.cut = kept, false
+	v.waiting = kept
+}
+
+// goOver continues a track with another rendition, whose first packet has that number and timestamp. What waits of the one before is dropped.
+func (v *Sender) goOver(out *outTrack, track int, seq uint16, timestamp uint32) {
+	v.drop(out)
+	v.cut, out.paused = false, false
 	was := out.joint
 	out.next, out.joint = track, joint{source: track}
 	v.picture.Store(int32(track))

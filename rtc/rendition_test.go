@@ -96,7 +96,7 @@ func TestTakeARendition(t *testing.T) {
 }
 
 // take is Group.Take without the loop.
-func (s *stage) take(track int, cached ...*media.Burst) { s.v.take(s.shard, track, cached) }
+func (s *stage) take(track int, cached ...*media.Burst) { s.v.take(s.shard, track, AtOnce, cached) }
 
 // What was lost on both sides of a joint comes again, the right packet under each number.
 func TestRepairAcrossRenditions(t *testing.T) {

@@ -201,7 +201,7 @@ func TestRoad(t *testing.T) {
 	connected := make(chan struct{}, 1)
 	keys := make(chan int, 64)
 	fromViewer := make(chan media.Message, 8)
-	group := e.NewGroup(r.Tracks())
+	group := e.NewGroup(r.Tracks(), false)
 	s, o, err := group.Offer(SenderOptions{
 		Label: "stream1", Data: true,
 		Events:            Events{OnConnected: func() { connected <- struct{}{} }, OnMessage: func(m media.Message) { fromViewer <- m }},
@@ -414,7 +414,7 @@ func TestRefusals(t *testing.T) {
 		want error
 	}{
 		{"viewer without the codec", func(sdp string) error {
-			_, _, err := e.NewGroup([]media.Track{h264, opus}).Answer(sdp, SenderOptions{})
+			_, _, err := e.NewGroup([]media.Track{h264, opus}, false).Answer(sdp, SenderOptions{})
 			return err
 		}, vp8, ErrNoCodec},
 		{"publisher without a codec that is accepted", func(sdp string) error {
@@ -447,7 +447,7 @@ func TestSessionThatNeverConnectsIsClosed(t *testing.T) {
 	e := listen(t)
 	e.cfg.ConnectWithin = 50 * time.Millisecond
 	gone := make(chan error, 1)
-	_, _, err := e.NewGroup([]media.Track{h264}).Offer(SenderOptions{Events: Events{OnClosed: func(err error) { gone <- err }}})
+	_, _, err := e.NewGroup([]media.Track{h264}, false).Offer(SenderOptions{Events: Events{OnClosed: func(err error) { gone <- err }}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -483,7 +483,7 @@ func TestAddCandidate(t *testing.T) {
 func TestAnnouncedAddresses(t *testing.T) {
 	e := listen(t)
 	e.cfg.Announce = append(e.cfg.Announce, e.addrs[0].Next())
-	_, o, err := e.NewGroup([]media.Track{h264}).Offer(SenderOptions{})
+	_, o, err := e.NewGroup([]media.Track{h264}, false).Offer(SenderOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,8 @@ type SenderOptions struct {
 	Events Events
 	// OnKeyFrameRequest: the peer can't decode a track of the stream and asks for a key frame (RFC 4585 §6.3.1). Any goroutine.
 	OnKeyFrameRequest func(track int)
+	// OnPath is called by the loop for each Survey of the group. It must not block.
+	OnPath func(Path)
 }
 
 // Sender is a session that sends a group's bursts to a peer. Its methods may be called from any goroutine.
@@ -27,6 +29,7 @@ type Sender struct {
 	session
 	group        *Group
 	onKeyRequest func(track int)
+	onPath       func(Path)
 	mids         []string     // of the tracks; written before anybody else knows the session
 	picture      atomic.Int32 // the stream's track of which the peer gets the picture
 
@@ -75,6 +78,7 @@ type outTrack struct {
 	joint   joint   // what is sent now
 	before  []joint // and was before, the newest last, as long as it may be asked for
 	next    int     // the stream's track that is to be sent from its next key frame on
+	paused  bool    // nothing is sent before that
 	stamp   uint32  // highest timestamp of a live burst
 	rtxSeq  uint16
 	rtxROC  uint32
@@ -128,7 +132,7 @@ func (g *Group) newSender(o SenderOptions, tracks []outTrack) *Sender {
 	if o.OnKeyFrameRequest == nil {
 		o.OnKeyFrameRequest = func(int) {}
 	}
-	v := &Sender{group: g, onKeyRequest: o.OnKeyFrameRequest, tracks: tracks}
+	v := &Sender{group: g, onKeyRequest: o.OnKeyFrameRequest, onPath: o.OnPath, tracks: tracks}
 	v.picture.Store(int32(max(g.picture, 0)))
 	v.endpoint, v.side, v.events, v.label, v.data = g.endpoint, v, o.Events, o.Label, o.Data
 	for i := range tracks {
@@ -399,7 +403,8 @@ func (v *Sender) sendWaiting(sh *shard, most int) bool {
 		}
 		v.maybeReport(sh)
 	}
-	return len(v.waiting) > 0 || len(v.again) > 0
+	more := len(v.waiting) > 0 || len(v.again) > 0
+	return v.sendProbe(sh) || more
 }
 
 // reportEvery is how often sender reports are sent.

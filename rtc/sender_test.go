@@ -188,7 +188,7 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 				}
 				return false
 			})
-			g := e.NewGroup([]media.Track{h264})
+			g := e.NewGroup([]media.Track{h264}, false)
 			w, v := watch(t, g, p, SenderOptions{})
 			g.Join(v, nil)
 			stop := make(chan struct{})
@@ -229,7 +229,7 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 // A peer that can't tell its own estimate of the bandwidth tells when packets came, and the estimate is ours. Losses are made good all the same.
 func TestPeerTellsArrivalTimes(t *testing.T) {
 	e := listen(t)
-	g := e.NewGroup([]media.Track{h264})
+	g := e.NewGroup([]media.Track{h264}, false)
 	var n atomic.Int32
 	p := newPath(t, func(b []byte) bool { return b[0] == 0x90 && n.Add(1)%20 == 0 }) // with a header extension
 	w, v := watch(t, g, p, SenderOptions{}, "goog-remb", "none")
@@ -260,7 +260,7 @@ func TestPeerTellsArrivalTimes(t *testing.T) {
 // There are peers that send no checks once they are connected; their reports show that they are there.
 func TestReportsAreSignsOfLife(t *testing.T) {
 	e := listen(t)
-	g := e.NewGroup([]media.Track{h264})
+	g := e.NewGroup([]media.Track{h264}, false)
 	_, v := watch(t, g, newPath(t, nil), SenderOptions{})
 	other, err := newSRTCP(keys{profile: profiles()[0], ourKey: make([]byte, 16), ourSalt: make([]byte, 12), theirKey: make([]byte, 16), theirSalt: make([]byte, 12)})
 	if err != nil {
@@ -290,7 +290,7 @@ func TestReportsAreSignsOfLife(t *testing.T) {
 func TestViewerGetsAnotherAddress(t *testing.T) {
 	e := listen(t)
 	p := newPath(t, nil)
-	g := e.NewGroup([]media.Track{h264})
+	g := e.NewGroup([]media.Track{h264}, false)
 	w, v := watch(t, g, p, SenderOptions{})
 	g.Join(v, nil)
 	stop := make(chan struct{})
@@ -329,7 +329,7 @@ func TestDataChannelsAreBounded(t *testing.T) {
 		open func(offer string, o Events) (string, error)
 	}{
 		{"viewer", func(offer string, o Events) (string, error) {
-			_, answer, err := e.NewGroup([]media.Track{h264}).Answer(offer, SenderOptions{Events: o})
+			_, answer, err := e.NewGroup([]media.Track{h264}, false).Answer(offer, SenderOptions{Events: o})
 			return answer, err
 		}},
 		{"publisher", func(offer string, o Events) (string, error) {
@@ -377,7 +377,7 @@ func TestGoodbyes(t *testing.T) {
 	e := listen(t)
 	for _, c := range []string{"ours", "theirs"} {
 		t.Run(c, func(t *testing.T) {
-			g := e.NewGroup([]media.Track{h264})
+			g := e.NewGroup([]media.Track{h264}, false)
 			gone := make(chan error, 1)
 			w, v := watch(t, g, newPath(t, nil), SenderOptions{Events: Events{OnClosed: func(err error) { gone <- err }}})
 			g.Join(v, nil)
@@ -419,7 +419,7 @@ func TestGoodbyes(t *testing.T) {
 func TestStrangersChangeNothing(t *testing.T) {
 	e := listen(t)
 	p := newPath(t, nil)
-	g := e.NewGroup([]media.Track{h264})
+	g := e.NewGroup([]media.Track{h264}, false)
 	keys := make(chan int, 1024)
 	w, v := watch(t, g, p, SenderOptions{OnKeyFrameRequest: func(i int) { keys <- i }})
 	g.Join(v, nil)
@@ -515,7 +515,7 @@ func FuzzReceive(f *testing.F) {
 		f.Fatal(err)
 	}
 	h := e.hosts[0]
-	v, _, err := e.NewGroup([]media.Track{h264}).Offer(SenderOptions{})
+	v, _, err := e.NewGroup([]media.Track{h264}, false).Offer(SenderOptions{})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -603,7 +603,7 @@ func BenchmarkLoop(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer sink.Close()
-			g, sh := e.NewGroup([]media.Track{h264}), e.shards[0]
+			g, sh := e.NewGroup([]media.Track{h264}, false), e.shards[0]
 			p := profiles()[0]
 			for range viewers {
 				v := &Sender{group: g, tracks: []outTrack{{wanted: true, pt: 96, ssrc: 1}}, report: time.Now().Add(time.Hour), lane: g.lanes[0]}

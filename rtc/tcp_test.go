@@ -74,7 +74,7 @@ func unchanged(s string) string { return s }
 
 func TestViewerOverTCP(t *testing.T) {
 	e := listen(t)
-	g := e.NewGroup([]media.Track{h264})
+	g := e.NewGroup([]media.Track{h264}, false)
 	keys := make(chan int, 64)
 	w, v := watchTCP(t, g, SenderOptions{OnKeyFrameRequest: func(track int) { keys <- track }}, unchanged)
 	past := media.NewBurst(0, 0)
@@ -197,7 +197,7 @@ func waited(w *sync.WaitGroup) <-chan struct{} {
 // A viewer over TCP that does not read loses video up to a key frame, which it asks for; others don't notice.
 func TestSlowViewerOverTCP(t *testing.T) {
 	e := listen(t)
-	g := e.NewGroup([]media.Track{h264})
+	g := e.NewGroup([]media.Track{h264}, false)
 	slow := newValve(t, netip.AddrPortFrom(e.addrs[0], e.port))
 	keys := make(chan int, 1024)
 	from, to := fmt.Sprintf(" 127.0.0.1 %d ", e.port), fmt.Sprintf(" 127.0.0.1 %d ", slow.addr.Port())
@@ -317,7 +317,7 @@ func readFrame(t *testing.T, c net.Conn) []byte {
 // A session whose connection ends goes on over another path as soon as that is checked, without a nomination.
 func TestConnectionIsLost(t *testing.T) {
 	e := listen(t)
-	v, _, err := e.NewGroup([]media.Track{h264}).Offer(SenderOptions{})
+	v, _, err := e.NewGroup([]media.Track{h264}, false).Offer(SenderOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -417,7 +417,7 @@ func TestStrangersOverTCP(t *testing.T) {
 				e := New(Config{Log: slog.New(slog.DiscardHandler)})
 				h := newHost(nil)
 				e.hosts = []*host{h}
-				v, _, err := e.NewGroup([]media.Track{h264}).Offer(SenderOptions{})
+				v, _, err := e.NewGroup([]media.Track{h264}, false).Offer(SenderOptions{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -533,7 +533,7 @@ func TestAddressesAreSwapped(t *testing.T) {
 	var addrs [2]netip.AddrPort
 	for i := range sessions {
 		var err error
-		if sessions[i], _, err = e.NewGroup([]media.Track{h264}).Offer(SenderOptions{}); err != nil {
+		if sessions[i], _, err = e.NewGroup([]media.Track{h264}, false).Offer(SenderOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		c, err := net.ListenPacket("udp4", "127.0.0.1:0")

@@ -20,12 +20,16 @@ type wide struct {
 	byLoss  float64
 	at      time.Time // of the feedback before
 	heard   lossWindow
+	probe   cluster
+	told    int64 // when the newest packet was sent of which the peer has told, microseconds
+	newest  int64 // and the newest of all
 }
 
 // sentPacket is one that the peer will tell of.
 type sentPacket struct {
 	number uint16
 	size   uint16 // bytes
+	probe  uint8  // of which it is a part; 0: none
 	at     int64  // microseconds; 0: nothing was sent
 }
 
@@ -33,8 +37,23 @@ type sentPacket struct {
 func (w *wide) stamp(size int, now time.Time) uint16 {
 	n := w.next
 	w.next++
-	w.sent[n%uint16(len(w.sent))] = sentPacket{n, uint16(size), now.UnixMicro()}
+	p := sentPacket{number: n, size: uint16(size), at: now.UnixMicro()}
+	if w.probe.open {
+		p.probe = w.probe.number
+		w.probe.sent(size, p.at)
+	}
+	w.newest = p.at
+	w.sent[n%uint16(len(w.sent))] = p
 	return n
+}
+
+// lag is how long ago the newest packet was sent of which the peer has told, when more was sent after it: a round trip and the time between two
+// of the peer's messages, or more when the path is full.
+func (w *wide) lag(now time.Time) time.Duration {
+	if w.told == 0 || w.told >= w.newest {
+		return 0
+	}
+	return time.Duration(now.UnixMicro()-w.told) * time.Microsecond
 }
 
 // Limits of the estimates, in bit/s.
@@ -56,6 +75,9 @@ func (w *wide) feedback(f *rtcp.TransportLayerCC, now time.Time) int {
 		if symbol != rtcp.TypeTCCPacketReceivedSmallDelta && symbol != rtcp.TypeTCCPacketReceivedLargeDelta {
 			if known {
 				w.heard.lost++
+				if p.probe != 0 && p.probe == w.probe.number {
+					w.probe.lost++
+				}
 			}
 			return
 		}
@@ -68,7 +90,11 @@ func (w *wide) feedback(f *rtcp.TransportLayerCC, now time.Time) int {
 			return
 		}
 		w.heard.got++
+		w.told = max(w.told, p.at)
 		w.acked.add(int(p.size), now)
+		if p.probe != 0 && p.probe == w.probe.number {
+			w.probe.came(int(p.size), arrived)
+		}
 		if sent, came, ok := w.groups.add(p.at, arrived); ok {
 			over = w.trend.add(sent, came) || over
 		}
@@ -90,6 +116,9 @@ func (w *wide) feedback(f *rtcp.TransportLayerCC, now time.Time) int {
 		}
 	}
 	w.steer(over, now)
+	if found, ok := w.probe.result(); ok && !over {
+		w.byDelay, w.byLoss = max(w.byDelay, found), max(w.byLoss, found)
+	}
 	return int(min(w.byDelay, w.byLoss))
 }
 

@@ -30,7 +30,7 @@ func (e *Egress) join(ctx context.Context, key media.Key) (*fan, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.sub, f.group = sub, e.cfg.RTC.NewGroup(sub.Tracks())
+	f.sub, f.group = sub, e.cfg.RTC.NewGroup(sub.Tracks(), false)
 	taken := e.enter(key, f)
 	if taken == f {
 		sub.Start()

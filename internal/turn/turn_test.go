@@ -108,7 +108,7 @@ func TestWatchThroughTheRelay(t *testing.T) {
 			}
 			await(t, gathered, "the relayed candidate")
 			up := make(chan struct{}, 1)
-			g := endpoint.NewGroup([]media.Track{{Kind: media.Video, Codec: media.Codec{Name: media.VP8, ClockRate: 90000}}})
+			g := endpoint.NewGroup([]media.Track{{Kind: media.Video, Codec: media.Codec{Name: media.VP8, ClockRate: 90000}}}, false)
 			v, answer, err := g.Answer(pc.LocalDescription().SDP, rtc.SenderOptions{Events: rtc.Events{OnConnected: func() { up <- struct{}{} }}})
 			if err != nil {
 				t.Fatal(err)
