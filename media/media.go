@@ -94,6 +94,8 @@ type Track struct {
 	// Rendition names a track that shows the same as the stream's picture, for narrower networks: "480p". Such tracks come after all others;
 	// a player gets one of them instead of the picture itself, whose name is "".
 	Rendition string
+	Bitrate   int // of a rendition, bit/s, as it was asked for; 0: not known
+	Height    int // of a rendition's picture, pixels; 0: not known
 }
 
 // Main are a stream's tracks without the renditions.

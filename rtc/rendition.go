@@ -12,6 +12,7 @@ type joint struct {
 	source int    // the stream's track that is sent from here on
 	seq    uint16 // out = the lane's + seq
 	stamp  uint32 // and the same for timestamps
+	hasty  bool   // the path was full: what is missing of the rendition before is not sent again
 }
 
 // How says how a viewer goes over to another rendition.
@@ -19,7 +20,7 @@ type How int
 
 const (
 	Seamless How = iota // at its next key frame
-	AtOnce              // with what is cached of it
+	AtOnce              // with what is cached of it; what is missing of the one before is not sent again
 	Paused              // at its next key frame, and nothing of the one before is sent until then
 )
 
@@ -72,6 +73,7 @@ func (v *Sender) take(sh *shard, track int, how How, cached []*media.Burst) {
 		return // at the next key frame, then
 	}
 	first := &items[0]
+	out.paused = true
 	v.goOver(out, track, first.burst.Packets[0].Seq+first.shift, first.timestamp)
 	v.waiting = append(v.waiting, items...)
 	sh.fallBehind(v)
@@ -106,9 +108,9 @@ func (v *Sender) drop(out *outTrack) {
 // goOver continues a track with another rendition, whose first packet has that number and timestamp. What waits of the one before is dropped.
 func (v *Sender) goOver(out *outTrack, track int, seq uint16, timestamp uint32) {
 	v.drop(out)
-	v.cut, out.paused = false, false
 	was := out.joint
-	out.next, out.joint = track, joint{source: track}
+	out.next, out.joint = track, joint{source: track, hasty: out.paused}
+	v.cut, out.paused = false, false
 	v.picture.Store(int32(track))
 	if !out.begun {
 		return

@@ -509,6 +509,9 @@ func (v *Sender) resendOne(sh *shard, a asked) bool {
 		return false
 	}
 	from := t.jointOf(index)
+	if t.joint.hasty && index < t.joint.index || t.paused {
+		return false
+	}
 	ring := v.lane.tracks[from.source].ring
 	if ring == nil {
 		return false

@@ -168,8 +168,8 @@ type PublishOptions struct {
 	OnKeyFrameRequest func(track int)
 	// OnWanted says that a track begins to be taken by somebody, or that nobody takes it any more. At first none is. The picture itself is
 	// also wanted while nobody watches, so that the first who does sees it at once.
-	OnWanted func(track int, wanted bool)
-	OnMessage         func(media.Message)
+	OnWanted  func(track int, wanted bool)
+	OnMessage func(media.Message)
 	// OnEnd is called once, from a goroutine of its own, when the stream no longer takes from this publisher
 	// although it did not Close.
 	OnEnd func(reason error)
@@ -319,10 +319,11 @@ type Info struct {
 // TrackInfo describes a track of a stream.
 type TrackInfo struct {
 	media.Track
-	Flowing       bool // something came within the last Silence
-	Wanted        bool // somebody takes it
-	Bitrate       int  // bit/s of payload in the last second or so
-	Width, Height int // pixels; 0: not known
+	Flowing       bool          // something came within the last Silence
+	Wanted        bool          // somebody takes it
+	Bitrate       int           // bit/s of payload in the last second or so
+	Width, Height int           // pixels; 0: not known
+	KeyDistance   time.Duration // between the last two key frames; 0: not known
 }
 
 // Codecs names the codecs of a stream, video first.

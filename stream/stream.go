@@ -19,7 +19,7 @@ type Stream struct {
 	lanes   []lane // one for each track
 	pub     *Publisher
 	beside  []*Publisher // of renditions
-	right   *holding // nil: relayed, or no other node exists
+	right   *holding     // nil: relayed, or no other node exists
 	subs    []*Subscription
 	live    []*Subscription // those of subs that were started
 	started time.Time
@@ -42,11 +42,12 @@ type lane struct {
 
 	last     time.Time // when something came
 	bytes    uint64    // payload since the start
-	counted  uint64 // of them at the last measurement
+	counted  uint64    // of them at the last measurement
 	measured time.Time
 	rate     int // bit/s between the last two measurements
 	width    int // of the picture; 0: not known yet
 	height   int
+	distance time.Duration // between the last two key frames
 }
 
 // rateEvery is over how long a track's bitrate is measured.
@@ -229,7 +230,9 @@ func (s *Stream) write(p *Publisher, b *media.Burst) {
 		return
 	}
 	if video {
-		b.Key = b.Key && newest && !l.gop.continues(b)
+		if b.Key = b.Key && newest && !l.gop.continues(b); b.Key && len(l.gop.bursts) > 0 {
+			l.distance = now.Sub(l.gop.since)
+		}
 		l.gop.add(b)
 		if now.Sub(l.gop.since) > s.cfg.KeyEvery && !p.options.Relayed {
 			s.requestKeyLocked(b.Track)
@@ -354,7 +357,7 @@ func (s *Stream) info() Info {
 	}
 	for j := range s.lanes {
 		l := &s.lanes[j]
-		i.Tracks = append(i.Tracks, TrackInfo{Track: s.tracks[j], Bitrate: l.rate, Width: l.width, Height: l.height, Flowing: time.Since(l.last) < s.cfg.Silence, Wanted: l.wanted})
+		i.Tracks = append(i.Tracks, TrackInfo{Track: s.tracks[j], Bitrate: l.rate, Width: l.width, Height: l.height, KeyDistance: l.distance, Flowing: time.Since(l.last) < s.cfg.Silence, Wanted: l.wanted})
 	}
 	for _, sub := range s.subs {
 		switch {

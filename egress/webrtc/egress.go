@@ -28,6 +28,7 @@ type Config struct {
 	Hub        *stream.Hub
 	RTC        *rtc.Endpoint
 	MaxViewers int          // on this node; 0: no limit
+	Adaptive   bool         // streams may get renditions after their first viewers have come
 	Log        *slog.Logger // default slog.Default()
 }
 
@@ -70,6 +71,11 @@ type Session struct {
 	sender  atomic.Pointer[rtc.Sender] // nil until the session is described
 	sub     *stream.Subscription
 	fan     *fan
+
+	choice choice               // of the loop that sends
+	next   atomic.Pointer[move] // what it has decided
+	pinned atomic.Int32         // the track that the viewer wants in any case; -1: what his path takes
+	going  atomic.Int32         // the track that he was told to take last; -1: none
 }
 
 // Play answers a viewer's offer (WHEP). Its errors wrap those of rtc and of stream, or are ErrFull.
@@ -88,6 +94,8 @@ func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, 
 		return nil, "", ErrFull
 	}
 	s := &Session{egress: e, id: rand.Text(), request: r, ready: make(chan struct{})}
+	s.pinned.Store(-1)
+	s.going.Store(-1)
 	defer close(s.ready)
 	s.log = e.cfg.Log.With("stream", r.Key, "peer", r.Remote, "session", s.id[:6])
 	fail := func(err error) (*Session, string, error) {
@@ -98,7 +106,7 @@ func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, 
 	if s.sub, err = e.cfg.Hub.Subscribe(ctx, r.Key, stream.SubscribeOptions{Subscriber: s}); err != nil {
 		return fail(err)
 	}
-	if s.fan, err = e.join(ctx, r.Key); err != nil {
+	if s.fan, err = e.join(ctx, r.Key, s); err != nil {
 		return fail(err)
 	}
 	sender, sdp, err := describe(s.fan.group, rtc.SenderOptions{
@@ -111,6 +119,7 @@ func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, 
 			OnClosed:    s.End,
 		},
 		OnKeyFrameRequest: s.sub.RequestKeyFrame,
+		OnPath:            s.look,
 	})
 	if err != nil {
 		return fail(err)
@@ -150,7 +159,7 @@ func (s *Session) close(reason error, tell bool) {
 			s.log.Debug("viewer left", "reason", reason, "lost", stats.Lost, "roundTrip", stats.RoundTrip, "sentAgain", stats.Again, "estimate", stats.Estimate)
 		}
 		if s.fan != nil {
-			s.fan.leave()
+			s.fan.leave(s)
 		}
 		s.egress.viewers.Add(-1)
 		if f := s.request.OnEnded; tell && f != nil {
@@ -174,7 +183,11 @@ func (s *Session) GOP([]*media.Burst) {}
 func (s *Session) Burst(*media.Burst) {}
 
 // Tracks implements stream.Subscriber: a session can't change its codecs.
-func (s *Session) Tracks([]media.Track) { s.End(ErrCodecsChanged) }
+func (s *Session) Tracks(tracks []media.Track) {
+	if !same(media.Main(tracks), media.Main(s.sub.Tracks())) {
+		s.End(ErrCodecsChanged)
+	}
+}
 
 // Message implements stream.Subscriber.
 func (s *Session) Message(m media.Message) {

@@ -2,6 +2,7 @@ package webrtc
 
 import (
 	"context"
+	"sync"
 
 	"sluice/media"
 	"sluice/rtc"
@@ -14,34 +15,43 @@ type fan struct {
 	key    media.Key
 	group  *rtc.Group
 	sub    *stream.Subscription
+	ladder ladder
+
+	retired sync.Once
+	ended   chan struct{} // closed when nobody joins any more
 
 	// Under Egress.mu.
-	viewers int
-	over    bool // the stream ended, or has other codecs now: nobody joins any more
+	sessions map[*Session]struct{}
+	over     bool // the stream ended, or has other codecs now: nobody joins any more
 }
 
-// join finds the fan of a stream, or makes one.
-func (e *Egress) join(ctx context.Context, key media.Key) (*fan, error) {
-	if f := e.enter(key, nil); f != nil {
+// join finds the fan of a stream for a session, or makes one.
+func (e *Egress) join(ctx context.Context, key media.Key, s *Session) (*fan, error) {
+	if f := e.enter(key, s, nil); f != nil {
 		return f, nil
 	}
-	f := &fan{egress: e, key: key}
+	f := &fan{egress: e, key: key, ended: make(chan struct{}), sessions: map[*Session]struct{}{}}
 	sub, err := e.cfg.Hub.Subscribe(ctx, key, stream.SubscribeOptions{Subscriber: f, Shared: true})
 	if err != nil {
 		return nil, err
 	}
-	f.sub, f.group = sub, e.cfg.RTC.NewGroup(sub.Tracks(), false)
-	taken := e.enter(key, f)
+	tracks := sub.Tracks()
+	f.sub, f.group = sub, e.cfg.RTC.NewGroup(media.Main(tracks), e.cfg.Adaptive || len(media.Main(tracks)) < len(tracks))
+	taken := e.enter(key, s, f)
 	if taken == f {
 		sub.Start()
+		if len(media.Main(tracks)) < len(tracks) {
+			f.look()
+			f.Tracks(tracks)
+		}
 	} else { // somebody else was faster
 		sub.Close()
 	}
 	return taken, nil
 }
 
-// enter adds a viewer to the fan of a stream, which is the given one where there is none.
-func (e *Egress) enter(key media.Key, otherwise *fan) *fan {
+// enter adds a session to the fan of a stream, which is the given one where there is none.
+func (e *Egress) enter(key media.Key, s *Session, otherwise *fan) *fan {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	f := e.fans[key]
@@ -49,17 +59,17 @@ func (e *Egress) enter(key media.Key, otherwise *fan) *fan {
 		f = otherwise
 	}
 	if f != nil {
-		f.viewers++
+		f.sessions[s] = struct{}{}
 		e.fans[key] = f
 	}
 	return f
 }
 
-// leave is called once for each viewer that joined; the last one ends the fan.
-func (f *fan) leave() {
+// leave is called once for each session that joined; the last one ends the fan.
+func (f *fan) leave(s *Session) {
 	f.egress.mu.Lock()
-	f.viewers--
-	last := f.viewers == 0
+	delete(f.sessions, s)
+	last := len(f.sessions) == 0
 	if last {
 		f.forgetLocked()
 	}
@@ -71,6 +81,7 @@ func (f *fan) leave() {
 
 func (f *fan) forgetLocked() {
 	f.over = true
+	f.retired.Do(func() { close(f.ended) })
 	if f.egress.fans[f.key] == f {
 		delete(f.egress.fans, f.key)
 	}
@@ -78,7 +89,12 @@ func (f *fan) forgetLocked() {
 
 // begin begins the media for a viewer that is connected.
 func (f *fan) begin(v *rtc.Sender) {
-	f.sub.Cached(func(cached []*media.Burst) { f.group.Join(v, cached) })
+	first := f.ladder.first(f.group.Tracks())
+	if first < 0 {
+		f.group.Join(v, nil)
+		return
+	}
+	f.sub.Cached(first, func(cached []*media.Burst) { f.group.Join(v, cached) })
 }
 
 // GOP implements stream.Subscriber: nobody has joined yet.
@@ -87,8 +103,27 @@ func (f *fan) GOP([]*media.Burst) {}
 // Burst implements stream.Subscriber.
 func (f *fan) Burst(b *media.Burst) { f.group.Send(b) }
 
-// Tracks implements stream.Subscriber: the viewers' sessions end, and come back to another fan.
-func (f *fan) Tracks([]media.Track) { go f.retire() } // not with the stream locked
+// Tracks implements stream.Subscriber: with other codecs the viewers' sessions end, and come back to another fan.
+func (f *fan) Tracks(tracks []media.Track) {
+	if !same(media.Main(tracks), f.group.Tracks()) {
+		go f.retire() // not with the stream locked
+		return
+	}
+	f.ladder.begin(func() { go f.adapt() })
+}
+
+// same reports whether players that were made for some tracks take others.
+func same(a, b []media.Track) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].Kind != b[i].Kind || !a[i].Codec.Same(b[i].Codec) {
+			return false
+		}
+	}
+	return true
+}
 
 // Message implements stream.Subscriber: messages go to each viewer's own subscription.
 func (f *fan) Message(media.Message) {}

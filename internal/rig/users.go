@@ -15,8 +15,10 @@ import (
 	"github.com/pion/interceptor"
 	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/interceptor/pkg/report"
+	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
+	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
 	"sluice/internal/impair"
@@ -31,6 +33,7 @@ type user struct {
 	path     *impair.Relay
 	packets  int  // in a frame that is published
 	plain    bool // no RTX, no AES-GCM
+	tells    bool // when packets arrive
 	client   *load.Client
 	resource *load.Resource
 	once     sync.Once
@@ -54,6 +57,9 @@ func InPackets(n int) Option { return func(u *user) { u.packets = n } }
 // Plain makes a user that knows no RTX (RFC 4588), as many publishers are: packets are sent again as they were. Nor does it know
 // AES-GCM, but only what all must (RFC 8827 §6.5).
 func Plain() Option { return func(u *user) { u.plain = true } }
+
+// Tells makes a viewer that tells when packets arrive (draft-holmer-rmcat-transport-wide-cc-extensions-01), as browsers do.
+func Tells() Option { return func(u *user) { u.tells = true } }
 
 // Path is the bad network that the user is behind.
 func (u *user) Path() *impair.Relay { return u.path }
@@ -94,7 +100,12 @@ func (c *Cluster) newUser(options []Option) *user {
 
 func (u *user) codecs(m *webrtc.MediaEngine) error {
 	if !u.plain {
-		return m.RegisterDefaultCodecs()
+		err := m.RegisterDefaultCodecs()
+		if u.tells {
+			m.RegisterFeedback(webrtc.RTCPFeedback{Type: webrtc.TypeRTCPFBTransportCC}, webrtc.RTPCodecTypeVideo)
+			err = errors.Join(err, m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: sdp.TransportCCURI}, webrtc.RTPCodecTypeVideo))
+		}
+		return err
 	}
 	return m.RegisterCodec(webrtc.RTPCodecParameters{PayloadType: 102, RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeH264, ClockRate: 90000,
 		SDPFmtpLine: h264Line, RTCPFeedback: []webrtc.RTCPFeedback{{Type: "nack"}, {Type: "nack", Parameter: "pli"}}}}, webrtc.RTPCodecTypeVideo)
@@ -113,6 +124,13 @@ func (u *user) equip(registry *interceptor.Registry) error {
 	reports, err := report.NewReceiverInterceptor()
 	if err != nil {
 		return err
+	}
+	if u.tells {
+		arrivals, err := twcc.NewSenderInterceptor()
+		if err != nil {
+			return err
+		}
+		registry.Add(arrivals)
 	}
 	registry.Add(again)
 	registry.Add(reports)
@@ -318,6 +336,7 @@ type Viewer struct {
 	request time.Time
 	first   time.Duration
 	seen    *Ledger // nil: nobody wants to know
+	screen  *screen // of a viewer that tells when packets arrive
 }
 
 // Watch comes in by the gateway. An error is that of the answer.
@@ -337,6 +356,7 @@ func (c *Cluster) watchURL(url string, options ...Option) (*Viewer, error) {
 	v := &Viewer{user: c.newUser(options), request: time.Now()}
 	if v.behind != nil {
 		v.seen = newLedger(*v.behind)
+		v.screen = newScreen()
 		v.work.Go(v.ask)
 	}
 	if _, err := v.pc.AddTransceiverFromKind(webrtc.RTPCodecTypeVideo, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}); err != nil {
@@ -354,6 +374,9 @@ func (c *Cluster) watchURL(url string, options ...Option) (*Viewer, error) {
 				return
 			}
 			v.take(p)
+			if v.screen != nil {
+				v.screen.take(p)
+			}
 			if v.seen != nil {
 				v.seen.take(p, attributes.Get(webrtc.AttributeRtxSsrc) != nil)
 			}
@@ -378,10 +401,12 @@ func (v *Viewer) take(p *rtp.Packet) {
 		v.ssrc = p.SSRC
 		v.ssrcs++
 	}
-	if d := int16(p.SequenceNumber - v.seq); d > 0 {
-		v.lost += int(d) - 1
-		v.seq = p.SequenceNumber
+	d := int16(p.SequenceNumber - v.seq)
+	if d <= 0 {
+		return // sent again
 	}
+	v.lost += int(d) - 1
+	v.seq = p.SequenceNumber
 	switch d := int32(p.Timestamp - v.ts); {
 	case d < 0:
 		v.back++
@@ -443,6 +468,16 @@ func (v *Viewer) ResetGap() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.gap = 0
+}
+
+// alive returns an error unless the viewer still has his first session, and time has not gone back in it.
+func (v *Viewer) alive() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ended.Load() || v.back != 0 || v.ssrcs != 1 {
+		return fmt.Errorf("ended %v, %d timestamps went back, %d SSRCs", v.ended.Load(), v.back, v.ssrcs)
+	}
+	return nil
 }
 
 // Whole returns an error unless the viewer has one unbroken track: same session, same

@@ -1,0 +1,137 @@
+package webrtc
+
+import (
+	"slices"
+	"time"
+
+	"sluice/rtc"
+)
+
+// rung is a rendition of a stream's picture that a viewer may get.
+type rung struct {
+	track  int
+	rate   int // bit/s
+	height int // pixels; 0: not known
+}
+
+// The rules by which a viewer's rendition is chosen; docs/adaptive-bitrate.md explains them.
+const (
+	// headroom is what the path must take more than a rung needs before the viewer goes up to it, and upProbe what a probe tries.
+	headroom = 1.1
+	upProbe  = 1.25
+	// tooLate is how far the peer may be behind what it usually is before the path counts as full.
+	tooLate = 250 * time.Millisecond
+	// calm is how long nobody goes up after he had to go down; it doubles each time that going up was wrong, up to mostCalm.
+	calm     = 3 * time.Second
+	mostCalm = 48 * time.Second
+	// probeEvery is the time between probes; it doubles with each that shows no room, up to probeSeldom.
+	probeEvery  = 700 * time.Millisecond
+	probeSeldom = 12 * time.Second
+)
+
+// choice is the state of one viewer. It belongs to the loop that sends to him.
+type choice struct {
+	begun    bool
+	wentUp   time.Time // when he went up last
+	noUp     time.Time // not before
+	calm     time.Duration
+	probed   time.Time // when the path was probed last
+	pause    time.Duration
+	hoped    float64 // what the last probe should have shown, bit/s; 0: it is forgotten
+	leastLag time.Duration
+	lastDown time.Time
+}
+
+// move is what is to be done for a viewer: nothing by default.
+type move struct {
+	take     int  // a track; -1: none
+	down     bool // because the path takes no more
+	full     bool // and has a queue already
+	probe    int  // bit/s; 0: none
+	estimate int  // of the path when it was decided, bit/s
+}
+
+// step decides. The rungs are ordered by rate, the smallest first. A pinned track is taken whatever the path says; -1: none is.
+func (c *choice) step(p rtc.Path, rungs []rung, pinned int) move {
+	stay := move{take: -1}
+	if len(rungs) == 0 {
+		return stay
+	}
+	at := slices.IndexFunc(rungs, func(r rung) bool { return r.track == p.Rendition })
+	if pinned >= 0 {
+		if i := slices.IndexFunc(rungs, func(r rung) bool { return r.track == pinned }); i >= 0 && i != at {
+			stay.take = pinned
+		}
+		return stay
+	}
+	if at < 0 { // what he got is gone
+		return move{take: rungs[fits(rungs, p.Estimate)].track}
+	}
+	if p.Estimate == 0 && p.Lag == 0 && p.Waiting == 0 {
+		return stay // the peer has told nothing
+	}
+	if !c.begun {
+		c.begun, c.calm, c.pause, c.leastLag = true, calm, probeEvery, time.Second
+	}
+	c.leastLag = min(c.leastLag+c.leastLag/500, max(p.Lag, 50*time.Millisecond))
+	if full := p.Lag > c.leastLag+tooLate || p.Waiting > tooLate; full && at > 0 {
+		return c.down(p, rungs, at, 0, true) // how much it takes is not known before its queue is empty
+	}
+	if best := fits(rungs, p.Estimate); float64(p.Estimate) < 0.95*float64(rungs[at].rate) && best < at {
+		return c.down(p, rungs, at, best, false)
+	}
+	return c.up(p, rungs, at)
+}
+
+// fits is the highest rung that a path takes; the lowest if none does.
+func fits(rungs []rung, estimate int) int {
+	for i := len(rungs) - 1; i > 0; i-- {
+		if float64(rungs[i].rate)*headroom <= float64(estimate) {
+			return i
+		}
+	}
+	return 0
+}
+
+func (c *choice) down(p rtc.Path, rungs []rung, at, to int, full bool) move {
+	if p.At.Sub(c.lastDown) < 2*tooLate { // what was sent before has not come yet
+		return move{take: -1}
+	}
+	if !c.wentUp.IsZero() && p.At.Sub(c.wentUp) < 10*time.Second {
+		c.calm = min(2*c.calm, mostCalm)
+	} else {
+		c.calm = calm
+	}
+	c.lastDown, c.noUp = p.At, p.At.Add(c.calm)
+	c.pause, c.hoped = probeEvery, 0
+	return move{take: rungs[to].track, down: true, full: full}
+}
+
+// up goes to a higher rung if the path has shown that it takes it, else it asks the path.
+func (c *choice) up(p rtc.Path, rungs []rung, at int) move {
+	if at == len(rungs)-1 || p.At.Before(c.noUp) {
+		return move{take: -1}
+	}
+	if to := fits(rungs, p.Estimate); to > at {
+		c.wentUp, c.pause, c.hoped = p.At, probeEvery, 0
+		m := move{take: rungs[to].track}
+		if to < len(rungs)-1 {
+			m.probe = c.ask(p, rungs[to+1])
+		}
+		return m
+	}
+	return move{take: -1, probe: c.ask(p, rungs[at+1])}
+}
+
+// ask says with how much to probe the path for a rung, 0 if it is not the time.
+func (c *choice) ask(p rtc.Path, r rung) int {
+	if p.Probing || p.At.Sub(c.probed) < c.pause {
+		return 0
+	}
+	if c.hoped > 0 && float64(p.Estimate) < c.hoped {
+		c.pause = min(2*c.pause, probeSeldom)
+	}
+	c.probed = p.At
+	c.hoped = headroom * float64(r.rate)
+	return int(upProbe * float64(r.rate))
+}

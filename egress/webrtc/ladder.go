@@ -1,0 +1,205 @@
+package webrtc
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/media"
+	"sluice/rtc"
+	"sluice/stream"
+)
+
+const (
+	// surveyEvery is how often each viewer's path is looked at, and rateEvery how often the rungs' rates are.
+	surveyEvery = 100 * time.Millisecond
+	rateEvery   = time.Second
+	// firstRate is the most that a viewer gets of whose path nothing is known.
+	firstRate = 1_500_000
+	// lastLooked is how long a rendition is taken from the publisher after the last viewer has left it: one who goes down and comes back finds it.
+	lastLooked = 3 * time.Second
+)
+
+// ladder are the renditions of a stream.
+type ladder struct {
+	once  sync.Once
+	rungs atomic.Pointer[[]rung]
+}
+
+// begin calls adapt, the first time.
+func (l *ladder) begin(adapt func()) { l.once.Do(adapt) }
+
+func (l *ladder) get() []rung {
+	if p := l.rungs.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// first is the track with which a viewer begins of whose path nothing is known; -1: there is no picture.
+func (l *ladder) first(tracks []media.Track) int {
+	if rungs := l.get(); len(rungs) > 0 {
+		return rungs[fits(rungs, firstRate)].track
+	}
+	return slices.IndexFunc(tracks, func(t media.Track) bool { return t.Kind == media.Video })
+}
+
+// rungsOf orders a stream's renditions that flow, or would if they were wanted. What flows is known by its measured rate.
+func rungsOf(i stream.Info, main []media.Track) (rungs []rung) {
+	picture := slices.IndexFunc(main, func(t media.Track) bool { return t.Kind == media.Video })
+	for n, t := range i.Tracks {
+		if t.Kind != media.Video || n < len(main) && n != picture || n >= len(main) && !t.Codec.Is(main[picture].Codec.Name) {
+			continue
+		}
+		r := rung{track: n, rate: t.Track.Bitrate, height: cmp.Or(t.Height, t.Track.Height)}
+		if t.Flowing && t.Bitrate > 0 && (n == picture || t.Track.Bitrate == 0) {
+			r.rate = t.Bitrate
+		}
+		if r.rate > 0 && (t.Flowing || !t.Wanted) {
+			rungs = append(rungs, r)
+		}
+	}
+	slices.SortStableFunc(rungs, func(a, b rung) int { return cmp.Compare(a.rate, b.rate) })
+	return rungs
+}
+
+// adapt chooses the renditions of the fan's viewers until it has ended.
+func (f *fan) adapt() {
+	tick := time.NewTicker(surveyEvery)
+	defer tick.Stop()
+	var looked time.Time
+	idle := map[int]time.Time{}
+	for {
+		select {
+		case <-f.ended:
+			return
+		case now := <-tick.C:
+			if now.Sub(looked) >= rateEvery {
+				looked = now
+				f.look()
+				f.unwant(f.ladder.get(), idle, now)
+			}
+			f.group.Survey()
+			for _, s := range f.members() {
+				s.adapt(f)
+			}
+		}
+	}
+}
+
+// look learns the rungs of the ladder.
+func (f *fan) look() {
+	if info, ok := f.egress.cfg.Hub.Info(f.key); ok {
+		rungs := rungsOf(info, f.group.Tracks())
+		f.ladder.rungs.Store(&rungs)
+	}
+}
+
+// members are the fan's sessions.
+func (f *fan) members() []*Session {
+	f.egress.mu.Lock()
+	defer f.egress.mu.Unlock()
+	all := make([]*Session, 0, len(f.sessions))
+	for s := range f.sessions {
+		all = append(all, s)
+	}
+	return all
+}
+
+// unwant gives up the renditions that no viewer has had for a while.
+func (f *fan) unwant(rungs []rung, idle map[int]time.Time, now time.Time) {
+	used := map[int]bool{}
+	for _, s := range f.members() {
+		if v := s.sender.Load(); v != nil {
+			used[v.Rendition()], used[int(s.going.Load())] = true, true
+		} else {
+			used[f.ladder.first(f.group.Tracks())] = true
+		}
+	}
+	for _, r := range rungs {
+		switch since, was := idle[r.track]; {
+		case used[r.track]:
+			delete(idle, r.track)
+		case !was:
+			idle[r.track] = now
+		case now.Sub(since) >= lastLooked:
+			f.sub.Want(r.track, false)
+		}
+	}
+}
+
+// look is called by the loop that sends to the viewer, for each survey.
+func (s *Session) look(p rtc.Path) {
+	if m := s.choice.step(p, s.fan.ladder.get(), int(s.pinned.Load())); m.take >= 0 || m.probe > 0 {
+		m.estimate = p.Estimate
+		s.next.Store(&m)
+	}
+}
+
+// adapt does what was decided last.
+func (s *Session) adapt(f *fan) {
+	m, v := s.next.Swap(nil), s.sender.Load()
+	if m == nil || v == nil {
+		return
+	}
+	if m.probe > 0 {
+		v.Probe(m.probe)
+	}
+	if m.take < 0 || m.take == int(s.going.Load()) && !m.down {
+		return
+	}
+	s.going.Store(int32(m.take))
+	s.log.Debug("viewer goes to another rendition", "track", m.take, "estimate", m.estimate, "down", m.down, "full", m.full)
+	info, _ := f.egress.cfg.Hub.Info(f.key)
+	wait := time.Duration(0) // for the next key frame
+	f.sub.Cached(m.take, func(cached []*media.Burst) {
+		how := rtc.Seamless
+		if m.down && m.take < len(info.Tracks) {
+			how = goDown(cached, info.Tracks[m.take].KeyDistance, m.estimate, m.full, time.Now())
+		}
+		if how != rtc.AtOnce && len(cached) > 0 && m.take < len(info.Tracks) {
+			wait = untilKey(cached, info.Tracks[m.take].KeyDistance, time.Now())
+		}
+		f.group.Take(v, m.take, how, cached)
+	})
+	if wait > mostWait {
+		f.sub.RequestKeyFrame(m.take)
+	}
+}
+
+// mostWait is how long a viewer waits for a rendition's next key frame before its publisher is asked for one.
+const mostWait = 500 * time.Millisecond
+
+// untilKey is how long the next key frame takes to come, if they come as before.
+func untilKey(cached []*media.Burst, distance time.Duration, now time.Time) time.Duration {
+	return max(cmp.Or(distance, 2*time.Second)-now.Sub(time.Unix(0, cached[0].Arrived)), 0)
+}
+
+// goDown decides how a viewer goes to a smaller rendition: with what is cached of it, if that takes his path less time than the next key frame
+// takes to come. If his path is full nothing more of the larger one is sent.
+func goDown(cached []*media.Burst, distance time.Duration, estimate int, full bool, now time.Time) rtc.How {
+	otherwise := rtc.Seamless
+	if full {
+		otherwise = rtc.Paused
+	}
+	if len(cached) == 0 {
+		return otherwise
+	}
+	bytes := 0
+	for _, b := range cached {
+		bytes += b.Size()
+	}
+	if full {
+		estimate = leastPath
+	}
+	sending := time.Duration(float64(bytes*8) / float64(max(estimate, leastPath)) * float64(time.Second))
+	if sending > untilKey(cached, distance, now) {
+		return otherwise
+	}
+	return rtc.AtOnce
+}
+
+// leastPath is what a path is taken to carry at least, and at most when it is full, bit/s.
+const leastPath = 300_000
