@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
-	"runtime"
-	"strings"
-	"sync"
 	"time"
 
+	"sluice/internal/ffmpeg"
 	"sluice/media"
 )
 
@@ -27,7 +24,7 @@ const rtpPacket = 1200 + 12
 type feed struct {
 	cmd    *exec.Cmd
 	ended  <-chan error
-	stderr tail
+	stderr ffmpeg.Tail
 	tracks []*os.File // in the plan's order
 }
 
@@ -56,7 +53,7 @@ func startFeed(ctx context.Context, p *plan) (_ *feed, err error) {
 	}()
 	args := append([]string{"-hide_banner", "-nostdin", "-loglevel", "error"}, p.input...)
 	for i, t := range p.tracks {
-		ours, their, err := socketPair()
+		ours, their, err := ffmpeg.SocketPair()
 		if err != nil {
 			return nil, fmt.Errorf("make a socket pair: %w", err)
 		}
@@ -77,27 +74,11 @@ func startFeed(ctx context.Context, p *plan) (_ *feed, err error) {
 	f.cmd = exec.CommandContext(ctx, "ffmpeg", args...)
 	f.cmd.Stderr = &f.stderr
 	f.cmd.ExtraFiles = theirs
-	ownGroup(f.cmd)
 	f.cmd.WaitDelay = time.Second
-	if f.ended, err = child(f.cmd); err != nil {
-		return nil, needFFmpeg(err)
+	if f.ended, err = ffmpeg.Start(f.cmd); err != nil {
+		return nil, ffmpeg.Need(err)
 	}
 	return f, nil
-}
-
-// child starts cmd, and tells of its end. The kernel kills it when the thread that started it ends, not only when
-// the process does: so that thread waits for it, and no other goroutine runs on it.
-func child(cmd *exec.Cmd) (<-chan error, error) {
-	started, ended := make(chan error), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			ended <- cmd.Wait()
-		}
-	}()
-	return ended, <-started
 }
 
 // wait waits for FFmpeg's end and gives back what it held. It returns nil when the input is over.
@@ -131,40 +112,4 @@ func unlinked(content []byte) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-// needFFmpeg tells what to install when a program of FFmpeg is missing.
-func needFFmpeg(err error) error {
-	if errors.Is(err, exec.ErrNotFound) {
-		return ErrNoFFmpeg
-	}
-	return fmt.Errorf("start ffmpeg: %w", err)
-}
-
-// tail keeps the end of what is written to it: FFmpeg's last words are its reason.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-var _ io.Writer = (*tail)(nil)
-
-const tailSize = 2 << 10
-
-func (t *tail) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, b...)
-	if len(t.buf) > tailSize {
-		t.buf = append(t.buf[:0], t.buf[len(t.buf)-tailSize:]...)
-	}
-	return len(b), nil
-}
-
-// String is the last three lines in one.
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	lines := strings.Split(strings.TrimSpace(string(t.buf)), "\n")
-	return strings.Join(lines[max(0, len(lines)-3):], "; ")
 }

@@ -1,18 +1,20 @@
 // Package load is the client side of a cluster: one publisher and one viewer as a user would run
 // them, with measured latency.
 //
-// Imports: codec, media.
+// Imports: codec, codec/frame, internal/ffmpeg, media.
 package load
 
 import (
 	"errors"
 	"log/slog"
 	"time"
+
+	"sluice/internal/ffmpeg"
 )
 
 var (
 	// ErrNoFFmpeg: publishing needs FFmpeg, which decodes and encodes in a process of its own.
-	ErrNoFFmpeg = errors.New("ffmpeg is not installed: apt-get install ffmpeg")
+	ErrNoFFmpeg = ffmpeg.ErrMissing
 	// ErrNoMedia: the signalling went well, but nothing came or could be sent over UDP.
 	ErrNoMedia = errors.New("no media connection")
 	// ErrEnded: the server ended the session, or is gone.

@@ -15,6 +15,7 @@ import (
 	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
+	"sluice/codec/frame"
 	"sluice/media"
 )
 
@@ -383,7 +384,7 @@ func (v *viewer) reception(kind media.Kind, codec string, c webrtc.RTPCodecParam
 	r := newReception(kind, codec, c.ClockRate)
 	if v.rec != nil {
 		t := v.rec.add(kind, codec, c.Channels, &r.clock)
-		r.onFrame = func(f frame, intact bool) {
+		r.onFrame = func(f frame.Frame, intact bool) {
 			if intact {
 				v.rec.write(t, f)
 			}

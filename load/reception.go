@@ -6,6 +6,7 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 
+	"sluice/codec/frame"
 	"sluice/media"
 )
 
@@ -22,8 +23,8 @@ type reception struct {
 	codec   string
 	clock   wallClock
 	order   reorder
-	frames  assembler
-	onFrame func(f frame, intact bool) // intact: no frame is missing since the last key frame
+	frames  frame.Assembler
+	onFrame func(f frame.Frame, intact bool) // intact: no frame is missing since the last key frame
 
 	firstPacket, firstKey time.Time // packet: of the session
 	packets, bytes        uint64
@@ -31,7 +32,7 @@ type reception struct {
 	undecodable           uint64 // complete, and before a session's first key frame
 	started               bool   // the session's first key frame is there
 	resumed               bool   // the next frame is another session's first one
-	params                params
+	params                frame.Params
 
 	first, last time.Time // arrivals of complete frames
 	until       time.Time // end of what is summed up: last, or later when it ended with silence
@@ -68,10 +69,10 @@ type arrival struct {
 
 func newReception(kind media.Kind, codec string, rate uint32) *reception {
 	r := &reception{kind: kind, codec: codec, clock: wallClock{rate: int64(rate)}, needKey: kind == media.Video}
-	r.frames = assembler{codec: codec, video: kind == media.Video, out: r.frame}
+	r.frames = frame.Assembler{Codec: codec, Video: kind == media.Video, Out: r.frame}
 	r.order.out = func(pkt *rtp.Packet, now time.Time, gap bool) {
 		r.needKey = r.needKey || gap && r.kind == media.Video
-		r.frames.push(pkt, now, gap)
+		r.frames.Push(pkt, now, gap)
 	}
 	return r
 }
@@ -98,14 +99,14 @@ func (r *reception) report(sr *rtcp.SenderReport) {
 // restart makes it ready for another session, whose numbers, timestamps and clock are its own.
 func (r *reception) restart() {
 	r.order = reorder{out: r.order.out, lost: r.order.lost, late: r.order.late, repeated: r.order.repeated}
-	r.frames.packets, r.frames.broken = nil, false
+	r.frames.Reset()
 	r.clock, r.pending = wallClock{rate: r.clock.rate}, nil
 	r.firstPacket, r.asked = time.Time{}, time.Time{}
 	r.started, r.resumed, r.needKey = false, true, r.kind == media.Video
 }
 
-func (r *reception) frame(f frame) {
-	if r.kind == media.Video && !r.started && !f.key {
+func (r *reception) frame(f frame.Frame) {
+	if r.kind == media.Video && !r.started && !f.Key {
 		r.undecodable++
 		return
 	}
@@ -113,24 +114,24 @@ func (r *reception) frame(f frame) {
 	if r.complete > 0 {
 		r.gap(f)
 	} else {
-		r.first = f.arrived
+		r.first = f.Arrived
 	}
 	r.complete++
-	r.last, r.until, r.lastRTP = f.arrived, f.arrived, f.rtp
-	if r.steady.at.IsZero() && f.arrived.Sub(r.first) >= steadyAfter {
-		r.steady = steadyStart{f.arrived, r.complete, r.bytes}
+	r.last, r.until, r.lastRTP = f.Arrived, f.Arrived, f.RTP
+	if r.steady.at.IsZero() && f.Arrived.Sub(r.first) >= steadyAfter {
+		r.steady = steadyStart{f.Arrived, r.complete, r.bytes}
 	}
-	if f.key {
+	if f.Key {
 		r.keys++
 		r.needKey = false
 		if r.firstKey.IsZero() {
-			r.firstKey = f.arrived
+			r.firstKey = f.Arrived
 		}
-		if f.params.width > 0 {
-			r.params = f.params
+		if f.Params.Width > 0 {
+			r.params = f.Params
 		}
 	}
-	switch a := (arrival{f.rtp, f.arrived}); {
+	switch a := (arrival{f.RTP, f.Arrived}); {
 	case r.clock.ok:
 		r.measure(a)
 	case len(r.pending) < maxPending:
@@ -142,13 +143,13 @@ func (r *reception) frame(f frame) {
 }
 
 // gap looks at the time since the last complete frame.
-func (r *reception) gap(f frame) {
-	r.pause(f.arrived.Sub(r.last))
+func (r *reception) gap(f frame.Frame) {
+	r.pause(f.Arrived.Sub(r.last))
 	if r.resumed { // another numbering
 		r.resumed = false
 		return
 	}
-	step := int64(int32(f.rtp - r.lastRTP))
+	step := int64(int32(f.RTP - r.lastRTP))
 	pace := time.Duration(step * int64(time.Second) / r.clock.rate)
 	if pace <= 0 || pace > 10*time.Second {
 		return // another numbering
@@ -210,8 +211,8 @@ func (r *reception) finish(now time.Time, live bool) {
 }
 
 func (r *reception) stats() *TrackStats {
-	s := &TrackStats{Codec: r.codec, Width: r.params.width, Height: r.params.height,
-		Frames: r.complete, Undecodable: r.undecodable, Damaged: r.frames.damaged,
+	s := &TrackStats{Codec: r.codec, Width: r.params.Width, Height: r.params.Height,
+		Frames: r.complete, Undecodable: r.undecodable, Damaged: r.frames.Damaged,
 		Packets: r.packets, Bytes: r.bytes, Lost: r.order.lost, Late: r.order.late, Repeated: r.order.repeated,
 		Freezes: r.freezes, Frozen: Millis(r.frozen), LongestGap: Millis(r.longest)}
 	if r.kind == media.Video {

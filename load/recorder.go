@@ -8,6 +8,7 @@ import (
 
 	"github.com/at-wat/ebml-go/webm"
 
+	"sluice/codec/frame"
 	"sluice/media"
 )
 
@@ -26,7 +27,7 @@ type recorder struct {
 
 	queue []queuedFrame
 	since time.Time // first frame
-	file  *matroska
+	file  *matroskaFile
 	err   error // the first one; nothing is written after it
 }
 
@@ -37,7 +38,7 @@ type recordTrack struct {
 	clock    *wallClock // the reception's
 	number   int        // in the file, from 0; -1 when it is not in the file
 
-	first   *frame // with which the track begins
+	first   *frame.Frame // with which the track begins
 	base    time.Duration
 	lastRTP uint32
 	last    time.Time // arrival
@@ -46,8 +47,9 @@ type recordTrack struct {
 }
 
 type queuedFrame struct {
-	track *recordTrack
-	frame frame
+	track   *recordTrack
+	frame   frame.Frame
+	resumed bool // the first one of another session
 }
 
 // newRecorder makes the file at once: a wrong path shows before the session begins.
@@ -66,26 +68,27 @@ func (r *recorder) add(kind media.Kind, codec string, channels uint16, clock *wa
 }
 
 // write takes a frame; its track's frames come in order.
-func (r *recorder) write(t *recordTrack, f frame) {
+func (r *recorder) write(t *recordTrack, f frame.Frame) {
 	if r.err != nil {
 		return
 	}
-	f.resumed, t.resumed = t.resumed, false
+	resumed := t.resumed
+	t.resumed = false
 	if r.file != nil {
-		r.err = r.writeOut(t, f)
+		r.err = r.writeOut(t, f, resumed)
 		return
 	}
 	if len(r.queue) == 0 {
-		r.since = f.arrived
+		r.since = f.Arrived
 	}
 	if t.first == nil {
-		if !f.key || t.kind == media.Video && f.params.width == 0 {
+		if !f.Key || t.kind == media.Video && f.Params.Width == 0 {
 			return
 		}
 		t.first = &f
 	}
-	r.queue = append(r.queue, queuedFrame{t, f})
-	if r.ready() || f.arrived.Sub(r.since) > recordWait || len(r.queue) >= recordQueue {
+	r.queue = append(r.queue, queuedFrame{t, f, resumed})
+	if r.ready() || f.Arrived.Sub(r.since) > recordWait || len(r.queue) >= recordQueue {
 		r.err = r.begin()
 	}
 }
@@ -111,7 +114,7 @@ func (r *recorder) begin() error {
 			if t.kind != kind || t.first == nil {
 				continue
 			}
-			e, err := trackEntry(len(entries)+1, kind, t.codec, t.channels, uint32(t.clock.rate), t.first.params)
+			e, err := frame.MatroskaTrack(len(entries)+1, kind, t.codec, t.channels, uint32(t.clock.rate), t.first.Params)
 			if err != nil {
 				return err
 			}
@@ -125,21 +128,21 @@ func (r *recorder) begin() error {
 	}
 	start := func(t *recordTrack) int64 { // by the publisher's clock, that lips and sound share; else by ours
 		if synced {
-			return t.clock.at(t.first.rtp)
+			return t.clock.at(t.first.RTP)
 		}
-		return t.first.arrived.UnixNano()
+		return t.first.Arrived.UnixNano()
 	}
 	for _, t := range r.tracks {
 		if t.number >= 0 {
-			t.base, t.lastRTP = time.Duration(start(t)-start(zero)), t.first.rtp
+			t.base, t.lastRTP = time.Duration(start(t)-start(zero)), t.first.RTP
 		}
 	}
 	var err error
-	if r.file, err = newMatroska(r.f, entries); err != nil {
+	if r.file, err = newMatroskaFile(r.f, entries); err != nil {
 		return err
 	}
 	for _, q := range r.queue {
-		if err := r.writeOut(q.track, q.frame); err != nil {
+		if err := r.writeOut(q.track, q.frame, q.resumed); err != nil {
 			return err
 		}
 	}
@@ -147,21 +150,21 @@ func (r *recorder) begin() error {
 	return nil
 }
 
-func (r *recorder) writeOut(t *recordTrack, f frame) error {
+func (r *recorder) writeOut(t *recordTrack, f frame.Frame, resumed bool) error {
 	if t.number < 0 {
 		return nil // came after the header was written
 	}
-	step := int64(int32(f.rtp - t.lastRTP))
-	if f.resumed { // its timestamps say nothing about the time since
-		step = int64(f.arrived.Sub(t.last).Seconds() * float64(t.clock.rate))
+	step := int64(int32(f.RTP - t.lastRTP))
+	if resumed { // its timestamps say nothing about the time since
+		step = int64(f.Arrived.Sub(t.last).Seconds() * float64(t.clock.rate))
 	}
 	t.elapsed += step
-	t.lastRTP, t.last = f.rtp, f.arrived
+	t.lastRTP, t.last = f.RTP, f.Arrived
 	at := t.base + time.Duration(t.elapsed*1_000_000/t.clock.rate)*time.Microsecond
 	if at < 0 {
 		return nil // sound from before the first picture
 	}
-	return r.file.write(t.number, at, f.key, t.kind == media.Video, f.data)
+	return r.file.write(t.number, at, f.Key, t.kind == media.Video, f.Data)
 }
 
 // restart: the tracks go on in another session. What is queued has the times of this one.

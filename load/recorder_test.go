@@ -15,6 +15,7 @@ import (
 	"github.com/pion/rtp"
 	"github.com/pion/rtp/codecs"
 
+	"sluice/codec/frame"
 	"sluice/media"
 )
 
@@ -72,8 +73,11 @@ func encodedAV1(t *testing.T) (pkts []*rtp.Packet) {
 	seq := uint16(65530)
 	for i, b := 0, b[32:]; len(b) > 12; i++ {
 		n := binary.LittleEndian.Uint32(b)
-		pkts = append(pkts, packetise(p.Payload(1200, b[12:12+n]), seq, uint32(i)*3600)...)
-		seq = pkts[len(pkts)-1].SequenceNumber + 1
+		payloads := p.Payload(1200, b[12:12+n])
+		for j, payload := range payloads {
+			pkts = append(pkts, &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: seq, Timestamp: uint32(i) * 3600, Marker: j == len(payloads)-1}, Payload: payload})
+			seq++
+		}
 		b = b[12+n:]
 	}
 	return pkts
@@ -84,7 +88,7 @@ func receive(t *testing.T, r *recorder, kind media.Kind, codec string, rate uint
 	t.Helper()
 	rec := newReception(kind, codec, rate)
 	track := r.add(kind, codec, channels, &rec.clock)
-	rec.onFrame = func(f frame, intact bool) {
+	rec.onFrame = func(f frame.Frame, intact bool) {
 		if intact {
 			r.write(track, f)
 		}
@@ -140,8 +144,8 @@ func TestEveryCodecArrivesInAFile(t *testing.T) {
 				if err := r.finish(); err != nil {
 					t.Fatal(err)
 				}
-				if rec.params.width != 322 || rec.params.height != 182 || rec.keys != 3 {
-					t.Errorf("%dx%d, %d key frames", rec.params.width, rec.params.height, rec.keys)
+				if rec.params.Width != 322 || rec.params.Height != 182 || rec.keys != 3 {
+					t.Errorf("%dx%d, %d key frames", rec.params.Width, rec.params.Height, rec.keys)
 				}
 				// With a loss in the second frame, all up to the next key frame, the eleventh, is left out.
 				want := map[bool]string{false: "25", true: "16"}[loss]

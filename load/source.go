@@ -8,13 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/image/font/gofont/gomono"
 
+	"sluice/internal/ffmpeg"
 	"sluice/media"
 )
 
@@ -188,13 +188,10 @@ func probe(ctx context.Context, path string, limit time.Duration) (video, audio 
 	run, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(run, "ffprobe", "-v", "error", "-show_streams", "-show_format", "-of", "json", "file:"+path)
-	var said tail
+	var said ffmpeg.Tail
 	cmd.Stderr = &said
-	ownGroup(cmd)
 	cmd.WaitDelay = time.Second
-	runtime.LockOSThread() // see child
-	out, err := cmd.Output()
-	runtime.UnlockOSThread()
+	out, err := ffmpeg.Output(cmd)
 	if err != nil && ctx.Err() != nil {
 		return nil, nil, fmt.Errorf("stopped while ffprobe looked at it: %w", context.Cause(ctx))
 	}

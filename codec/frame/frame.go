@@ -1,4 +1,7 @@
-package load
+// Package frame puts frames together of the packets of a track, and finds out what can be read of them.
+//
+// Imports: media.
+package frame
 
 import (
 	"encoding/binary"
@@ -19,36 +22,38 @@ import (
 // The most packets of one frame, 5 MB.
 const maxFramePackets = 4096
 
-// frame is a complete picture, or a packet of sound.
-type frame struct {
-	rtp     uint32    // timestamp
-	arrived time.Time // when its last packet was there, and all before it
-	data    []byte    // as Matroska has it: length-prefixed for H.264 and H.265, OBUs for AV1
-	params  params
-	key     bool // a decoder can start here
-	resumed bool // the track's first one in another session
-	size    int  // bytes of RTP payload
+// Frame is a complete picture, or a packet of sound.
+type Frame struct {
+	RTP     uint32    // timestamp
+	Arrived time.Time // when its last packet was there, and all before it
+	Data    []byte    // as Matroska has it: length-prefixed for H.264 and H.265, OBUs for AV1
+	Params  Params
+	Key     bool // a decoder can start here
+	Size    int  // bytes of RTP payload
 }
 
-// params is what a key frame tells about the frames that follow.
-type params struct {
-	width, height int
-	sets          [][]byte // H.264: SPS, PPS; H.265: VPS, SPS, PPS; AV1: sequence header
+// Params is what a key frame tells about the frames that follow.
+type Params struct {
+	Width, Height int
+	Sets          [][]byte // H.264: SPS, PPS; H.265: VPS, SPS, PPS; AV1: sequence header
 }
 
-// assembler makes frames of a track's packets in order. Its owner's goroutine only.
-type assembler struct {
-	codec string
-	video bool
-	out   func(frame)
+// Assembler makes frames of a track's packets in order. Its owner's goroutine only.
+type Assembler struct {
+	Codec   string
+	Video   bool
+	Out     func(Frame)
+	Damaged uint64 // frames that were never complete, as far as we know of them
 
 	packets []*rtp.Packet // of the frame that is being put together
 	broken  bool          // one of them is missing
-	damaged uint64        // frames that were never complete, as far as we know of them
 }
 
-// push takes the next packet in order; gap tells that some before it are lost.
-func (a *assembler) push(pkt *rtp.Packet, now time.Time, gap bool) {
+// Reset forgets the frame that is being put together.
+func (a *Assembler) Reset() { a.packets, a.broken = nil, false }
+
+// Push takes the next packet in order; gap tells that some before it are lost.
+func (a *Assembler) Push(pkt *rtp.Packet, now time.Time, gap bool) {
 	if gap {
 		// The loss may be of the frame that is open, of the one that begins here, or of both.
 		if len(a.packets) > 0 {
@@ -57,7 +62,7 @@ func (a *assembler) push(pkt *rtp.Packet, now time.Time, gap bool) {
 				a.finish(now)
 			}
 		}
-		a.broken = a.broken || !beginsFrame(a.codec, pkt.Payload)
+		a.broken = a.broken || !beginsFrame(a.Codec, pkt.Payload)
 	}
 	if len(pkt.Payload) == 0 { // padding that probes the path
 		return
@@ -69,46 +74,46 @@ func (a *assembler) push(pkt *rtp.Packet, now time.Time, gap bool) {
 		a.packets, a.broken = a.packets[:0], true
 	}
 	a.packets = append(a.packets, pkt)
-	if !a.video || pkt.Marker {
+	if !a.Video || pkt.Marker {
 		a.finish(now)
 	}
 }
 
-func (a *assembler) finish(now time.Time) {
+func (a *Assembler) finish(now time.Time) {
 	packets, broken := a.packets, a.broken
 	a.packets, a.broken = a.packets[:0], false
 	if len(packets) == 0 {
 		return
 	}
-	f := frame{rtp: packets[0].Timestamp, arrived: now, key: !a.video}
+	f := Frame{RTP: packets[0].Timestamp, Arrived: now, Key: !a.Video}
 	if !broken {
 		broken = a.fill(&f, packets) != nil
 	}
 	if broken {
-		a.damaged++
+		a.Damaged++
 		return
 	}
-	a.out(f)
+	a.Out(f)
 }
 
-func (a *assembler) fill(f *frame, packets []*rtp.Packet) error {
-	d := depacketizer(a.codec)
+func (a *Assembler) fill(f *Frame, packets []*rtp.Packet) error {
+	d := depacketizer(a.Codec)
 	for _, p := range packets {
-		f.size += len(p.Payload)
+		f.Size += len(p.Payload)
 		if d == nil {
-			f.data = append(f.data, p.Payload...)
+			f.Data = append(f.Data, p.Payload...)
 			continue
 		}
 		b, err := d.Unmarshal(p.Payload)
 		if err != nil {
 			return err
 		}
-		f.data = append(f.data, b...)
+		f.Data = append(f.Data, b...)
 	}
-	if a.video && len(f.data) > 0 {
-		inspect(a.codec, f)
+	if a.Video && len(f.Data) > 0 {
+		inspect(a.Codec, f)
 	}
-	if len(f.data) == 0 {
+	if len(f.Data) == 0 {
 		return errors.New("empty frame")
 	}
 	return nil
@@ -160,7 +165,7 @@ func beginsFrame(codec string, p []byte) bool {
 
 // inspect finds out whether a decoder can start with a frame, and its size. It
 // does not trust the bytes: what it can't read is no key frame.
-func inspect(codec string, f *frame) {
+func inspect(codec string, f *Frame) {
 	switch {
 	case strings.EqualFold(codec, media.H264):
 		inspectH264(f)
@@ -168,51 +173,51 @@ func inspect(codec string, f *frame) {
 		inspectH265(f)
 	case strings.EqualFold(codec, media.VP8):
 		// RFC 6386 §9.1: frame tag of 3 bytes, start code, 14 bits each of width and height.
-		if b := f.data; len(b) >= 10 && b[0]&1 == 0 && b[3] == 0x9d && b[4] == 0x01 && b[5] == 0x2a {
-			f.key = true
-			f.params.width = int(binary.LittleEndian.Uint16(b[6:]) & 0x3fff)
-			f.params.height = int(binary.LittleEndian.Uint16(b[8:]) & 0x3fff)
+		if b := f.Data; len(b) >= 10 && b[0]&1 == 0 && b[3] == 0x9d && b[4] == 0x01 && b[5] == 0x2a {
+			f.Key = true
+			f.Params.Width = int(binary.LittleEndian.Uint16(b[6:]) & 0x3fff)
+			f.Params.Height = int(binary.LittleEndian.Uint16(b[8:]) & 0x3fff)
 		}
 	case strings.EqualFold(codec, media.VP9):
 		var h vp9.Header
-		if h.Unmarshal(f.data) == nil && !h.NonKeyFrame && !h.ShowExistingFrame && h.FrameSize != nil {
-			f.key, f.params.width, f.params.height = true, h.Width(), h.Height()
+		if h.Unmarshal(f.Data) == nil && !h.NonKeyFrame && !h.ShowExistingFrame && h.FrameSize != nil {
+			f.Key, f.Params.Width, f.Params.Height = true, h.Width(), h.Height()
 		}
 	case strings.EqualFold(codec, media.AV1):
 		inspectAV1(f)
 	}
 }
 
-func inspectH264(f *frame) {
+func inspectH264(f *Frame) {
 	var sps, pps []byte
-	eachUnit(f.data, func(u []byte) {
+	eachUnit(f.Data, func(u []byte) {
 		switch h264.NALUType(u[0] & 0x1f) {
 		case h264.NALUTypeSPS:
 			sps = u
 		case h264.NALUTypePPS:
 			pps = u
 		case h264.NALUTypeIDR:
-			f.key = true
+			f.Key = true
 		}
 	})
 	var s h264.SPS
 	if len(sps) < 4 || pps == nil || s.Unmarshal(sps) != nil {
 		return
 	}
-	f.params = params{width: s.Width(), height: s.Height(), sets: [][]byte{sps, pps}}
+	f.Params = Params{Width: s.Width(), Height: s.Height(), Sets: [][]byte{sps, pps}}
 }
 
-func inspectH265(f *frame) {
+func inspectH265(f *Frame) {
 	// The depacketizer gives start codes (Annex B) of 4 or 3 bytes.
 	var au h264.AnnexB
-	if au.Unmarshal(f.data) != nil {
-		f.data = nil
+	if au.Unmarshal(f.Data) != nil {
+		f.Data = nil
 		return
 	}
-	f.data = f.data[:0:0]
+	f.Data = f.Data[:0:0]
 	var vps, sps, pps []byte
 	for _, u := range au {
-		f.data = append(binary.BigEndian.AppendUint32(f.data, uint32(len(u))), u...)
+		f.Data = append(binary.BigEndian.AppendUint32(f.Data, uint32(len(u))), u...)
 		if len(u) < 2 {
 			continue
 		}
@@ -224,27 +229,27 @@ func inspectH265(f *frame) {
 		case t == h265.NALUType_PPS_NUT:
 			pps = u
 		case t >= h265.NALUType_BLA_W_LP && t <= h265.NALUType_CRA_NUT:
-			f.key = true
+			f.Key = true
 		}
 	}
 	var s h265.SPS
 	if vps == nil || pps == nil || len(sps) < 16 || s.Unmarshal(sps) != nil {
 		return
 	}
-	f.params = params{width: s.Width(), height: s.Height(), sets: [][]byte{vps, sps, pps}}
+	f.Params = Params{Width: s.Width(), Height: s.Height(), Sets: [][]byte{vps, sps, pps}}
 }
 
-func inspectAV1(f *frame) {
+func inspectAV1(f *Frame) {
 	var tu av1.Bitstream
-	if tu.Unmarshal(f.data) != nil {
+	if tu.Unmarshal(f.Data) != nil {
 		return
 	}
 	for _, obu := range tu {
 		var s av1.SequenceHeader
 		// A sequence header comes with each key frame (AV1 RTP §4, "start of a coded video sequence").
 		if av1.OBUType(obu[0]>>3&15) == av1.OBUTypeSequenceHeader && s.Unmarshal(obu) == nil {
-			f.key = true
-			f.params = params{width: s.Width(), height: s.Height(), sets: [][]byte{obu}}
+			f.Key = true
+			f.Params = Params{Width: s.Width(), Height: s.Height(), Sets: [][]byte{obu}}
 			return
 		}
 	}

@@ -1,4 +1,4 @@
-package load
+package ffmpeg
 
 import (
 	"os"
@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketPair is a pipe that keeps packets apart; reading from ours ends when it is closed.
-func socketPair() (ours, theirs *os.File, err error) {
+// SocketPair is a pipe that keeps packets apart; reading from ours ends when it is closed.
+func SocketPair() (ours, theirs *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, err
@@ -23,7 +23,7 @@ func socketPair() (ours, theirs *os.File, err error) {
 }
 
 // ownGroup keeps the terminal's Ctrl-C from FFmpeg, that is ours to end, with all its children. It ends also
-// with us, however we end (prctl(2), PR_SET_PDEATHSIG); that goes by the thread that starts it, see child.
+// with us, however we end (prctl(2), PR_SET_PDEATHSIG); that goes by the thread that starts it, see Start.
 func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
