@@ -8,13 +8,9 @@ import (
 	"errors"
 	"log/slog"
 	"time"
-
-	"sluice/internal/ffmpeg"
 )
 
 var (
-	// ErrNoFFmpeg: publishing needs FFmpeg, which decodes and encodes in a process of its own.
-	ErrNoFFmpeg = ffmpeg.ErrMissing
 	// ErrNoMedia: the signalling went well, but nothing came or could be sent over UDP.
 	ErrNoMedia = errors.New("no media connection")
 	// ErrEnded: the server ended the session, or is gone.

@@ -199,7 +199,7 @@ func probe(ctx context.Context, path string, limit time.Duration) (video, audio 
 		return nil, nil, fmt.Errorf("ffprobe could not tell within %s what is in it: give a file that is complete, on a disk that answers", limit)
 	}
 	if errors.Is(err, exec.ErrNotFound) {
-		return nil, nil, ErrNoFFmpeg
+		return nil, nil, ffmpeg.ErrMissing
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("no media file that ffmpeg knows: %s", orDefault(said.String(), err.Error()))
