@@ -91,7 +91,16 @@ func (s *Stream) alignedLocked(b *media.Burst) stamp {
 		if p, _ := s.ofLocked(i); p == nil || p != own && !own.options.Beside && !p.options.Beside {
 			continue // what another publisher's clock said
 		}
-		return stamp{l.lastTS + uint32((b.Captured-l.captured)/1e3*int64(s.tracks[i].Codec.ClockRate)/1e6), true}
+		rate := int64(s.tracks[i].Codec.ClockRate)
+		at := l.lastTS + uint32((b.Captured-l.captured)/1e3*rate/1e6)
+		exact := b.Timestamp // who publishes beside goes by the stream's clock, as a rule
+		if !own.options.Beside {
+			exact += l.tsShift // and who publishes both by one clock
+		}
+		if d := int64(int32(at - exact)); d > -rate/10 && d < rate/10 {
+			at = exact
+		}
+		return stamp{at, true}
 	}
 	return stamp{}
 }

@@ -73,7 +73,7 @@ func TestRenditionsBeside(t *testing.T) {
 		if len(k.tracks) != 4 || k.tracks[2].Rendition != "480p" || len(media.Main(k.tracks)) != 2 {
 			t.Errorf("the subscriber was told of %v", k.tracks)
 		}
-		q.Write(captured(0, true, 77, 900, 10))
+		q.Write(captured(0, true, 700077, 900, 10))
 		p.Write(captured(0, false, 1900, 2, 10))
 		if fmt.Sprint(k.got, wanted) != "map[0:2] map[]" {
 			t.Errorf("got %v, wanted %v", k.got, wanted)
@@ -84,13 +84,13 @@ func TestRenditionsBeside(t *testing.T) {
 				cached = append(cached, b.Timestamp)
 			}
 		})
-		q.Write(captured(0, false, 77+900, 901, 20))
+		q.Write(captured(0, false, 700077+900, 901, 20))
 		q.Write(captured(1, true, 5, 1, 20))
 		if fmt.Sprint(k.got, wanted, cached, k.stamps[2]) != "map[0:2 2:1] map[0:true] [1900] [2800]" {
 			t.Errorf("got %v, wanted %v, cached %v, timestamps %v", k.got, wanted, cached, k.stamps[2])
 		}
 		sub.Want(2, false)
-		q.Write(captured(0, false, 77+1800, 902, 30))
+		q.Write(captured(0, false, 700077+1800, 902, 30))
 		if k.got[2] != 1 || wanted[0] {
 			t.Errorf("still got %v, wanted %v", k.got, wanted)
 		}
