@@ -83,6 +83,9 @@ func (l *Ladder) Run(ctx context.Context) error {
 	}
 }
 
+// known is how long a stream must have run for its bitrate to be known.
+const known = 1500 * time.Millisecond
+
 // consider begins to make renditions of a stream that has none.
 func (l *Ladder) consider(ctx context.Context, info stream.Info) {
 	if info.Relayed || !info.Flowing || len(l.cfg.Apps) > 0 && !slices.Contains(l.cfg.Apps, info.Key.App) {
@@ -93,6 +96,9 @@ func (l *Ladder) consider(ctx context.Context, info stream.Info) {
 		tracks[i] = t.Track
 	}
 	picture := slices.IndexFunc(tracks, func(t media.Track) bool { return t.Kind == media.Video })
+	if time.Since(info.Started) < known {
+		return
+	}
 	if picture < 0 || len(media.Main(tracks)) < len(tracks) || info.Tracks[picture].Height == 0 || info.Tracks[picture].Bitrate == 0 {
 		return // it has renditions of its own, or nothing is known of it yet
 	}

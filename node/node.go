@@ -2,7 +2,7 @@
 // together as its role says, tells the registry about itself, and answers HTTP.
 //
 // Imports: cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/auth, internal/clientip, internal/cloudnotice,
-// internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/turn, internal/usage, media, relay, rtc, signal, signal/antmedia,
+// internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/turn, internal/usage, ladder, media, relay, rtc, signal, signal/antmedia,
 // signal/whep, signal/whip, stream, web.
 package node
 
@@ -29,6 +29,7 @@ import (
 	"sluice/internal/config"
 	"sluice/internal/lifecycle"
 	"sluice/internal/turn"
+	"sluice/ladder"
 	"sluice/media"
 	"sluice/relay"
 	"sluice/rtc"
@@ -75,6 +76,7 @@ type Node struct {
 	rtc       *rtc.Endpoint
 	turn      *turn.Server // nil: none
 	out       *outrtc.Egress
+	ladder    *ladder.Ladder
 	relayOut  *outrelay.Relay
 	relayIn   *inrelay.Relay
 	directory *cluster.Directory
@@ -125,7 +127,10 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	if n.turn, err = n.newTURN(cfg.TURN); err != nil {
 		return nil, err
 	}
-	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Log: n.log})
+	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Adaptive: len(cfg.Ladder.Rungs) > 0, Log: n.log})
+	if n.ladder, err = n.newLadder(cfg.Ladder); err != nil {
+		return nil, err
+	}
 	n.relayOut = outrelay.New(outrelay.Config{Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Seen: n.seen, Known: n.known,
 		Region: cfg.Region, Fanout: cfg.RelayFanout, Busy: func() bool { return n.admit() != nil }, Path: n.Path, Log: n.log})
 	n.relayIn = inrelay.New(inrelay.Config{Hub: n.hub, Identity: n.identity, Node: n.cfg.ID, Lookup: n.lookup, Watch: n.watch, Suspect: n.suspect, Grace: cfg.Publish.Grace,
@@ -247,6 +252,7 @@ func (n *Node) Run(ctx context.Context) error {
 		lifecycle.Part{Name: "media", Run: n.rtc.Run},
 		lifecycle.Part{Name: "turn", Run: n.runTURN},
 		lifecycle.Part{Name: "hub", Run: n.hub.Run},
+		lifecycle.Part{Name: "ladder", Run: n.ladder.Run},
 		lifecycle.Part{Name: "relay out", Run: n.relayOut.Run},
 		lifecycle.Part{Name: "relay in", Run: n.relayIn.Run},
 		lifecycle.Part{Name: "sessions", Run: stopped(stream.ErrClosing)},

@@ -52,6 +52,10 @@ var checks = map[string]func(string) error{
 		_, _, err := Ports(s)
 		return err
 	},
+	"rung": func(s string) error {
+		_, err := ParseRung(s)
+		return err
+	},
 	"prefix":   checkPrefix,
 	"origin":   checkOrigin,
 	"host":     checkHost,
@@ -159,6 +163,35 @@ func Ports(s string) (first, last uint16, err error) {
 		return 0, 0, fmt.Errorf("%q is not a range of ports, such as 49152-65535", s)
 	}
 	return uint16(a), uint16(b), nil
+}
+
+// Rung is a rendition that a ladder makes.
+type Rung struct {
+	Name    string // "480p"
+	Height  int    // pixels
+	Bitrate int    // bit/s
+}
+
+// ParseRung reads HEIGHTp:BITRATE, such as 480p:800k.
+func ParseRung(s string) (Rung, error) {
+	bad := fmt.Errorf("%q is not a rendition with its bit rate, such as 480p:800k", s)
+	name, rate, _ := strings.Cut(s, ":")
+	digits, ok := strings.CutSuffix(name, "p")
+	height, err := strconv.Atoi(digits)
+	if !ok || err != nil || height < 16 || height > 4320 || height%2 != 0 {
+		return Rung{}, bad
+	}
+	unit := 1
+	for suffix, n := range map[string]int{"k": 1e3, "M": 1e6} {
+		if number, has := strings.CutSuffix(rate, suffix); has {
+			rate, unit = number, n
+		}
+	}
+	bits, err := strconv.ParseFloat(rate, 64)
+	if bits *= float64(unit); err != nil || !(bits >= 10e3 && bits <= 200e6) {
+		return Rung{}, bad
+	}
+	return Rung{name, height, int(bits)}, nil
 }
 
 func checkHost(s string) error {

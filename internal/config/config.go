@@ -52,6 +52,8 @@ type Node struct {
 	TURN    TURN    `yaml:"turn" embed:"" prefix:"turn-"`
 	Publish Publish `yaml:"publish" embed:"" prefix:"publish-"`
 
+	Ladder Ladder `yaml:"ladder" embed:"" prefix:"ladder-"`
+
 	KeyFrameInterval time.Duration `yaml:"key-frame-interval" default:"4s" check:"positive" help:"A publisher is asked for a key frame when none came for so long."`
 	EdgeIdle         time.Duration `yaml:"edge-idle" default:"5s" check:"positive" help:"An edge keeps a stream for so long after its last viewer."`
 
@@ -80,6 +82,15 @@ type Publish struct {
 	Silence  time.Duration `yaml:"silence" default:"1s" check:"positive" help:"A publisher that sends nothing for so long may be taken over."`
 	Grace    time.Duration `yaml:"grace" default:"10s" check:"positive" help:"Viewers wait so long for a publisher that was lost."`
 	Farewell time.Duration `yaml:"farewell" default:"2s" check:"positive" help:"Viewers wait so long after a publisher stopped of its own will."`
+}
+
+// Ladder is which smaller renditions are made of streams.
+type Ladder struct {
+	Rungs    []string `yaml:"rungs" default:"" check:"rung" help:"Renditions to make of each stream, such as 720p:1500k; none: streams are played as they are published."`
+	Apps     []string `yaml:"apps" default:"" check:"name" help:"Applications whose streams get renditions; none: all."`
+	OnDemand bool     `yaml:"on-demand" default:"false" negatable:"" help:"Make only renditions that somebody watches."`
+	Encoder  string   `yaml:"encoder" default:"" help:"FFmpeg's encoder of H.264, such as h264_nvenc; empty: libx264."`
+	Preset   string   `yaml:"preset" default:"superfast" enum:"ultrafast,superfast,veryfast,faster,fast,medium" help:"Effort of libx264."`
 }
 
 // Limits is when a node says that it is full.
