@@ -53,11 +53,13 @@ func (e *Egress) Viewers() int { return int(e.viewers.Load()) }
 // Request says what to play. The callbacks may be nil; they come from the session's goroutines.
 type Request struct {
 	Key        media.Key
-	Remote     string      // the client's address, for the log
-	Data       bool        // open a data channel named after the stream; the client's own are taken in any case
-	OnStarted  func()      // once, when the client is connected and media begins
-	OnRestored func()      // the client, which had fallen silent, is back
-	OnEnded    func(error) // once, when the session ended other than by Close
+	Remote     string // the client's address, for the log
+	Data       bool   // open a data channel named after the stream; the client's own are taken in any case
+	OnStarted  func() // once, when the client is connected and media begins
+	OnRestored func() // the client, which had fallen silent, is back
+	// OnRendition says which rendition of the picture the viewer gets, of a stream that has several, when that has changed.
+	OnRendition func(Quality)
+	OnEnded     func(error) // once, when the session ended other than by Close
 }
 
 // Session is one viewer's session. As a stream.Subscriber it has no part in the media, which its fan gives it.
@@ -76,6 +78,7 @@ type Session struct {
 	next   atomic.Pointer[move] // what it has decided
 	pinned atomic.Int32         // the track that the viewer wants in any case; -1: what his path takes
 	going  atomic.Int32         // the track that he was told to take last; -1: none
+	told   atomic.Int32         // the one of which OnRendition has heard; -1: none
 }
 
 // Play answers a viewer's offer (WHEP). Its errors wrap those of rtc and of stream, or are ErrFull.
@@ -96,6 +99,7 @@ func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, 
 	s := &Session{egress: e, id: rand.Text(), request: r, ready: make(chan struct{})}
 	s.pinned.Store(-1)
 	s.going.Store(-1)
+	s.told.Store(-1)
 	defer close(s.ready)
 	s.log = e.cfg.Log.With("stream", r.Key, "peer", r.Remote, "session", s.id[:6])
 	fail := func(err error) (*Session, string, error) {

@@ -141,7 +141,11 @@ func (s *Session) look(p rtc.Path) {
 // adapt does what was decided last.
 func (s *Session) adapt(f *fan) {
 	m, v := s.next.Swap(nil), s.sender.Load()
-	if m == nil || v == nil {
+	if v == nil {
+		return
+	}
+	s.tell(v.Rendition())
+	if m == nil {
 		return
 	}
 	if m.probe > 0 {
