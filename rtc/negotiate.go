@@ -38,6 +38,7 @@ type section struct {
 	formats []format // in the peer's order of preference
 	wideID  uint8    // of the header extension with transport-wide numbers; 0: none
 	remb    bool     // the peer can tell its own estimate of the bandwidth
+	layers  layers   // in which it sends
 }
 
 // description is what a peer's session description says.
@@ -103,6 +104,7 @@ func (s *section) attributes(m *sdp.MediaDescription) error {
 	}
 	var id uint64
 	told := false
+	s.layers = simulcast(m)
 	for _, a := range m.Attributes {
 		number, value, _ := strings.Cut(a.Value, " ")
 		switch {

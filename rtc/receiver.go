@@ -3,7 +3,6 @@ package rtc
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +32,7 @@ type Receiver struct {
 	ssrc    uint32          // ours, in reports
 	ssrcs   []atomic.Uint32 // by track; 0: nothing came yet
 	wideID  uint8           // of the header extension with transport-wide numbers; 0: none
+	layers  layers
 
 	in       sync.Mutex // guards what follows
 	opener   *opener
@@ -50,6 +50,8 @@ type Receiver struct {
 // inTrack is a track as it comes in.
 type inTrack struct {
 	pt, rtxPT uint8
+	rid       string // of a picture that comes in layers
+	repair    uint32 // the source of what is sent again of it; 0: not known
 	video     bool
 	history   history
 	pad       padding
@@ -90,6 +92,18 @@ func (e *Endpoint) AnswerReceiver(offer string, o ReceiverOptions) (*Receiver, s
 		r.wideID = max(r.wideID, s.wideID)
 		r.tracks = append(r.tracks, media.Track{Kind: kind, Codec: f.codec})
 		r.lanes = append(r.lanes, inTrack{pt: f.pt, rtxPT: f.rtx, video: kind == media.Video, apart: expectApart, reception: reception{rate: int64(f.codec.ClockRate)}})
+		if kind == media.Video {
+			r.layers = s.layers
+		}
+	}
+	if len(r.layers.rids) > 0 { // video comes first
+		lane := r.lanes[0]
+		r.lanes[0].rid = r.layers.rids[0]
+		for i, t := range r.layers.renditions(r.tracks[0]) {
+			r.tracks = append(r.tracks, t)
+			lane.rid = r.layers.rids[i+1]
+			r.lanes = append(r.lanes, lane)
+		}
 	}
 	if len(r.tracks) == 0 && !d.data {
 		return nil, "", fmt.Errorf("%w: it sends nothing", ErrBadSDP)
@@ -101,7 +115,7 @@ func (e *Endpoint) AnswerReceiver(offer string, o ReceiverOptions) (*Receiver, s
 	if err := r.open(); err != nil {
 		return nil, "", err
 	}
-	lines := d.answer(r.tracks, chosen, func(s direction) bool { return s.sends })
+	lines := d.answer(media.Main(r.tracks), chosen, func(s direction) bool { return s.sends })
 	return r, r.describe(lines, d.active, false, r.describeTrack), nil
 }
 
@@ -119,6 +133,9 @@ func (r *Receiver) describeTrack(p printer, l line) {
 	}
 	if l.wideID != 0 {
 		feedback = append(feedback, "transport-cc")
+	}
+	if l.kind == "video" && len(r.layers.rids) > 0 {
+		r.layers.describe(p)
 	}
 	describeFormats(p, l.formats, feedback)
 }
@@ -218,7 +235,7 @@ func (r *Receiver) packetLocked(b []byte) {
 	if err != nil {
 		return
 	}
-	track := slices.IndexFunc(r.lanes, func(l inTrack) bool { return l.pt == h.PayloadType || l.rtxPT != 0 && l.rtxPT == h.PayloadType })
+	track, again := r.trackOf(h)
 	if track < 0 {
 		return
 	}
@@ -236,7 +253,8 @@ func (r *Receiver) packetLocked(b []byte) {
 		payload = payload[:max(0, len(payload)-int(payload[len(payload)-1]))]
 	}
 	l := &r.lanes[track]
-	if h.PayloadType == l.rtxPT { // RFC 4588 §4: the number it had, then the payload
+	if again { // RFC 4588 §4: the number it had, then the payload
+		l.repair = h.SSRC
 		if len(payload) < 2 {
 			return // sent to measure the path
 		}
