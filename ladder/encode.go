@@ -58,9 +58,10 @@ func (j *job) arguments(which uint32) (args []string, outputs int) {
 	return append(append(args, "-filter_complex", strings.Join(chain, ";")), out...), outputs
 }
 
-// tuning are the encoder's settings: no frame waits for another, and a key frame is at most a few times as large as others.
+// tuning are the encoder's settings: no frame waits for another, and a key frame is at most as large as five others, so that a path that
+// takes the rendition has no queue of it.
 func (j *job) tuning(r Rung) []string {
-	rate := []string{"-b:v", fmt.Sprint(r.Bitrate), "-maxrate", fmt.Sprint(r.Bitrate), "-bufsize", fmt.Sprint(r.Bitrate / 2), "-bf", "0", "-g", "9999"}
+	rate := []string{"-b:v", fmt.Sprint(r.Bitrate), "-maxrate", fmt.Sprint(r.Bitrate), "-bufsize", fmt.Sprint(r.Bitrate / 6), "-bf", "0", "-g", "9999"}
 	switch j.encoder {
 	case "libx264":
 		return append(rate, "-preset", j.ladder.cfg.Preset, "-tune", "zerolatency", "-profile:v", "baseline", "-sc_threshold", "0")
@@ -170,6 +171,9 @@ func (j *job) watch(ctx context.Context, which uint32, end context.CancelCauseFu
 		dropped, key := j.in.dropped, j.in.lastKey
 		j.in.dropped = 0
 		j.in.mu.Unlock()
+		if j.keyWanted.Swap(false) {
+			j.sub.RequestKeyFrame(j.picture)
+		}
 		if late += dropped; late > 2 || dropped > 0 && j.ladder.cfg.Busy() {
 			end(errSlow)
 			return

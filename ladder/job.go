@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/bits"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/media"
@@ -25,6 +26,8 @@ type job struct {
 	pub *stream.Publisher
 	sub *stream.Subscription
 	in  *input
+
+	keyWanted atomic.Bool // a key frame of the source, which makes one of each rendition
 
 	changed chan struct{} // what is wanted has changed, or the stream is over
 	mu      sync.Mutex
@@ -56,7 +59,8 @@ func (j *job) run(ctx context.Context) {
 		tracks = append(tracks, t)
 	}
 	var err error
-	if j.pub, err = j.ladder.cfg.Hub.Publish(ctx, j.key, stream.PublishOptions{Beside: true, Tracks: tracks, OnWanted: j.want, OnEnd: j.end}); err != nil {
+	if j.pub, err = j.ladder.cfg.Hub.Publish(ctx, j.key, stream.PublishOptions{Beside: true, Tracks: tracks, OnWanted: j.want, OnEnd: j.end,
+		OnKeyFrameRequest: func(int) { j.keyWanted.Store(true) }}); err != nil {
 		return
 	}
 	defer j.pub.Close(stream.ErrStopped)

@@ -453,6 +453,7 @@ func (v *Sender) sendReport(sh *shard) {
 const (
 	againBurst = 1024
 	againRate  = 1000
+	againShare = 0.25 // of what a path takes by the estimate
 )
 
 // sendAgain takes what the peer has asked for, in the shard's loop. What is missing at a viewer over TCP that is slow was left out.
@@ -464,7 +465,12 @@ func (v *Sender) sendAgain(sh *shard) {
 	if v.gone || v.lane == nil || v.seal == nil || v.tcp != nil && !v.tcp.conn.idle() {
 		return
 	}
-	v.credit = min(v.credit+againRate*sh.now.Sub(v.credited).Seconds(), againBurst)
+	rate := float64(againRate)
+	if v.wide != nil && v.wide.byDelay > 0 { // what is sent again must not be what fills the path
+		rate = min(rate, againShare*min(v.wide.byDelay, v.wide.byLoss)/8/1200)
+		v.credit = min(v.credit, rate)
+	}
+	v.credit = min(v.credit+rate*sh.now.Sub(v.credited).Seconds(), againBurst)
 	v.credited = sh.now
 	for _, a := range wanted {
 		if v.credit < 1 {

@@ -37,7 +37,7 @@ function sweep() {
 }
 
 /**
- * Makes the namespaces: {near, far, remove()}. Each is {name, address, spawn(), wrapper(), loses(), udp()}.
+ * Makes the namespaces: {near, far, remove()}. Each is {name, address, spawn(), wrapper(), loses(), rate(), udp()}.
  * They go with remove(), and when this process ends for whatever reason.
  */
 export function namespaces() {
@@ -102,6 +102,15 @@ function end(name, address, dir) {
             iif != "lo" meta l4proto udp numgen random mod 1000 < ${Math.round(share * 1000)} counter drop comment "lost"
           }
         }`);
+    },
+
+    /** Lets so many bit/s out of the namespace by the cable, with a queue of so many milliseconds; 0: as many as come. */
+    rate(bits, queue = 300) {
+      if (bits === 0) {
+        spawnSync('tc', ['-n', name, 'qdisc', 'del', 'dev', 'cable', 'root'], { env: { PATH: path } });
+        return;
+      }
+      run('tc', ['-n', name, 'qdisc', 'replace', 'dev', 'cable', 'root', 'tbf', 'rate', `${Math.round(bits)}bit`, 'burst', '4000', 'latency', `${queue}ms`]);
     },
 
     /** How many UDP packets came, and how many of them were lost, since loses. */
