@@ -146,7 +146,7 @@ async function run(scene) {
       }
       const s = await sample(page);
       if (s) {
-        result.samples.push({ t: Math.round(t * 100) / 100, height: s.height, frozen: s.frozen, freezes: s.freezes, bits: last ? Math.round((s.bytes - last.bytes) * 8 / (s.at - last.at) * 1000) : 0, fps: s.fps, delay: s.delay });
+        result.samples.push({ t: Math.round(t * 100) / 100, height: s.height, frozen: s.frozen, freezes: s.freezes, bits: last ? Math.round((s.bytes - last.bytes) * 8 / (s.at - last.at) * 1000) : 0, fps: s.fps, delay: s.delay, decoded: s.decoded, lost: s.lost, nacks: s.nacks, plis: s.plis, keys: s.keys });
         last = s;
       }
       await new Promise((resolve) => { setTimeout(resolve, 200); });
@@ -174,7 +174,7 @@ function sample(page) {
     const s = stats.find((x) => x.type === 'inbound-rtp' && x.kind === 'video');
     return s && {
       at: performance.now(), bytes: s.bytesReceived, height: s.frameHeight, decoded: s.framesDecoded, fps: s.framesPerSecond ?? 0,
-      freezes: s.freezeCount, frozen: s.totalFreezesDuration, delay: s.jitterBufferEmittedCount ? s.jitterBufferDelay / s.jitterBufferEmittedCount : 0,
+      lost: s.packetsLost, nacks: s.nackCount, plis: s.pliCount, keys: s.keyFramesDecoded, freezes: s.freezeCount, frozen: s.totalFreezesDuration, delay: s.jitterBufferEmittedCount ? s.jitterBufferDelay / s.jitterBufferEmittedCount : 0,
     };
   });
 }

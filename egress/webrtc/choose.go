@@ -20,7 +20,11 @@ const (
 	headroom = 1.1
 	upProbe  = 1.25
 	// tooLate is how far the peer may be behind what it usually is before the path counts as full.
-	tooLate = 250 * time.Millisecond
+	tooLate = 200 * time.Millisecond
+	// sure is how long the estimate must be too low for a rung before the viewer goes down: a key frame alone can make it so. trial is how long it
+	// is not believed after he went up, as it does not know yet what is sent now. A path that is full is believed at once.
+	sure  = 600 * time.Millisecond
+	trial = 2 * time.Second
 	// calm is how long nobody goes up after he had to go down; it doubles each time that going up was wrong, up to mostCalm.
 	calm     = 3 * time.Second
 	mostCalm = 48 * time.Second
@@ -37,7 +41,8 @@ type choice struct {
 	calm     time.Duration
 	probed   time.Time // when the path was probed last
 	pause    time.Duration
-	hoped    float64 // what the last probe should have shown, bit/s; 0: it is forgotten
+	hoped    float64   // what the last probe should have shown, bit/s; 0: it is forgotten
+	low      time.Time // since when the estimate is below what he gets
 	leastLag time.Duration
 	lastDown time.Time
 }
@@ -77,7 +82,12 @@ func (c *choice) step(p rtc.Path, rungs []rung, pinned int) move {
 	if full := p.Lag > c.leastLag+tooLate || p.Waiting > tooLate; full && at > 0 {
 		return c.down(p, rungs, at, 0, true) // how much it takes is not known before its queue is empty
 	}
-	if best := fits(rungs, p.Estimate); float64(p.Estimate) < 0.95*float64(rungs[at].rate) && best < at {
+	switch best := fits(rungs, p.Estimate); {
+	case float64(p.Estimate) >= 0.95*float64(rungs[at].rate) || best == at || p.At.Sub(c.wentUp) < trial:
+		c.low = time.Time{}
+	case c.low.IsZero():
+		c.low = p.At
+	case p.At.Sub(c.low) > sure:
 		return c.down(p, rungs, at, best, false)
 	}
 	return c.up(p, rungs, at)

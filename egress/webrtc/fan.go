@@ -16,6 +16,7 @@ type fan struct {
 	group  *rtc.Group
 	sub    *stream.Subscription
 	ladder ladder
+	moves  chan *Session // those for whom something was decided
 
 	retired sync.Once
 	ended   chan struct{} // closed when nobody joins any more
@@ -30,7 +31,7 @@ func (e *Egress) join(ctx context.Context, key media.Key, s *Session) (*fan, err
 	if f := e.enter(key, s, nil); f != nil {
 		return f, nil
 	}
-	f := &fan{egress: e, key: key, ended: make(chan struct{}), sessions: map[*Session]struct{}{}}
+	f := &fan{egress: e, key: key, ended: make(chan struct{}), moves: make(chan *Session, 256), sessions: map[*Session]struct{}{}}
 	sub, err := e.cfg.Hub.Subscribe(ctx, key, stream.SubscribeOptions{Subscriber: f, Shared: true})
 	if err != nil {
 		return nil, err

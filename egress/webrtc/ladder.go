@@ -14,7 +14,7 @@ import (
 
 const (
 	// surveyEvery is how often each viewer's path is looked at, and rateEvery how often the rungs' rates are.
-	surveyEvery = 100 * time.Millisecond
+	surveyEvery = 50 * time.Millisecond
 	rateEvery   = time.Second
 	// firstRate is the most that a viewer gets of whose path nothing is known.
 	firstRate = 1_500_000
@@ -83,8 +83,10 @@ func (f *fan) adapt() {
 			}
 			f.group.Survey()
 			for _, s := range f.members() {
-				s.adapt(f)
+				s.note()
 			}
+		case s := <-f.moves:
+			s.adapt(f)
 		}
 	}
 }
@@ -135,17 +137,24 @@ func (s *Session) look(p rtc.Path) {
 	if m := s.choice.step(p, s.fan.ladder.get(), int(s.pinned.Load())); m.take >= 0 || m.probe > 0 {
 		m.estimate = p.Estimate
 		s.next.Store(&m)
+		select {
+		case s.fan.moves <- s:
+		default: // at the next survey
+		}
+	}
+}
+
+// note tells which rendition the viewer gets.
+func (s *Session) note() {
+	if v := s.sender.Load(); v != nil {
+		s.tell(v.Rendition())
 	}
 }
 
 // adapt does what was decided last.
 func (s *Session) adapt(f *fan) {
 	m, v := s.next.Swap(nil), s.sender.Load()
-	if v == nil {
-		return
-	}
-	s.tell(v.Rendition())
-	if m == nil {
+	if m == nil || v == nil {
 		return
 	}
 	if m.probe > 0 {
