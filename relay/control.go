@@ -30,6 +30,7 @@ const (
 	typeBelow
 	typeMove
 	typePing
+	typeWant
 )
 
 // Hello is the first frame each way. The taker names the highest version it speaks, the
@@ -50,7 +51,7 @@ type Subscribe struct {
 }
 
 // Tracks says what the stream consists of. Each set of tracks has a generation, beginning with 1; media streams name
-// theirs, because they may overtake this frame.
+// theirs, because they may overtake this frame. Since version 3 the same generation may come again with more renditions at the end.
 type Tracks struct {
 	Generation uint64
 	Tracks     []media.Track
@@ -82,6 +83,12 @@ type Below struct {
 // Move asks the taker to get the stream elsewhere. It is served until it has.
 type Move struct{}
 
+// Want says whether the taker takes a track. At first it takes all but the renditions. Since version 3.
+type Want struct {
+	Track int
+	On    bool
+}
+
 // Ping is not answered but by QUIC's acknowledgement, which shows that the server lives.
 type Ping struct{}
 
@@ -104,6 +111,14 @@ func (f Tracks) append(dst []byte) []byte {
 		dst = binary.BigEndian.AppendUint32(dst, t.Codec.ClockRate)
 		dst = binary.BigEndian.AppendUint16(dst, t.Codec.Channels)
 		dst = appendText(dst, t.Codec.Fmtp)
+	}
+	if len(media.Main(f.Tracks)) == len(f.Tracks) {
+		return dst
+	}
+	for _, t := range f.Tracks {
+		dst = appendText(dst, t.Rendition)
+		dst = binary.AppendUvarint(dst, uint64(max(t.Bitrate, 0)))
+		dst = binary.AppendUvarint(dst, uint64(max(t.Height, 0)))
 	}
 	return dst
 }
@@ -139,6 +154,14 @@ func (f Below) append(dst []byte) []byte {
 
 func (Move) append(dst []byte) []byte { return append(dst, typeMove) }
 func (Ping) append(dst []byte) []byte { return append(dst, typePing) }
+
+func (f Want) append(dst []byte) []byte {
+	on := byte(0)
+	if f.On {
+		on = 1
+	}
+	return append(binary.AppendUvarint(append(dst, typeWant), uint64(f.Track)), on)
+}
 
 // AppendFrame appends a control frame with its length. A stream with more tracks, or a message with more bytes than the limits
 // above would be refused by the peer: callers check.
@@ -179,6 +202,8 @@ func ParseFrame(b []byte) (Frame, error) {
 		f = Move{}
 	case typePing:
 		f = Ping{}
+	case typeWant:
+		f = Want{Track: int(c.uvarint(MaxTracks - 1)), On: c.u8() != 0}
 	}
 	if c.bad {
 		return nil, fmt.Errorf("%w: control frame of %d bytes", ErrMalformed, len(b))
@@ -218,6 +243,15 @@ func (c *cursor) tracks() Tracks {
 			c.bad = true
 		}
 		f.Tracks = append(f.Tracks, t)
+	}
+	if len(c.b) > 0 { // since version 3
+		for i := range f.Tracks {
+			t := &f.Tracks[i]
+			t.Rendition, t.Bitrate, t.Height = c.text(maxName), int(c.uvarint(math.MaxInt32)), int(c.uvarint(math.MaxUint16))
+			if i > 0 && t.Rendition == "" && f.Tracks[i-1].Rendition != "" || t.Rendition != "" && t.Kind != media.Video {
+				c.bad = true
+			}
+		}
 	}
 	return f
 }

@@ -16,8 +16,8 @@ import (
 )
 
 // Version is the highest version of the protocol that this code speaks. A change that an older
-// peer could misread makes it grow. Version 2 has the tree; a peer of version 1 is served and asked as before.
-const Version = 2
+// peer could misread makes it grow. Version 2 has the tree, version 3 renditions; older peers are served and asked as before.
+const Version = 3
 
 // alpn is the protocol's name in the TLS handshake (RFC 7301).
 const alpn = "sluice-relay/1"

@@ -166,7 +166,7 @@ type PublishOptions struct {
 
 	// Called with the stream locked: they must not block.
 	OnKeyFrameRequest func(track int)
-	// OnWanted says that a track begins to be taken by somebody, or that nobody takes it any more. At first none is. The picture itself is
+	// OnWanted says that a track begins to be taken by somebody, or that nobody takes it any more. At first all are but renditions. The picture itself is
 	// also wanted while nobody watches, so that the first who does sees it at once.
 	OnWanted  func(track int, wanted bool)
 	OnMessage func(media.Message)

@@ -105,6 +105,23 @@ func (s *Stream) alignedLocked(b *media.Burst) stamp {
 	return stamp{}
 }
 
+// Add gives the publisher more renditions than it began with.
+func (p *Publisher) Add(tracks []media.Track) {
+	s := p.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.detached || len(s.tracks)+len(tracks) > media.MaxTracks {
+		return
+	}
+	have := len(media.Main(s.tracks))
+	lanes := s.adoptLocked(append(slices.Clone(s.tracks[:have]), tracks...))[have:]
+	for _, i := range lanes {
+		s.lanes[i].splice.restart(true)
+	}
+	p.lanes = append(p.lanes[:len(p.lanes):len(p.lanes)], lanes...)
+	s.wantsLocked(nil)
+}
+
 // takes reports whether a subscription wants a track.
 func (sub *Subscription) takes(track int) bool { return sub.wants>>track&1 == 1 }
 
@@ -139,7 +156,8 @@ func (s *Stream) wantsLocked(anew *Publisher) {
 			continue
 		}
 		s.lanes[i].wanted = wanted
-		if f := p.options.OnWanted; f != nil && (wanted || p != anew) {
+		expected := p == anew && wanted == (s.tracks[i].Rendition == "")
+		if f := p.options.OnWanted; f != nil && !expected {
 			f(own, wanted)
 		}
 	}

@@ -63,6 +63,20 @@ func (l *lane) cached(b *media.Burst) {
 	}
 }
 
+// again begins with what is cached, after a time in which the peer did not want the track.
+func (l *lane) again(bursts []*media.Burst) {
+	l.mu.Lock()
+	if !l.stopped && (l.header.GOP > 0 || l.out != nil || len(l.first)+len(l.queue) > 0) {
+		l.cutLocked(false)
+		release(l.queue)
+		l.queue, l.bytes = nil, 0
+	}
+	l.mu.Unlock()
+	for _, b := range bursts {
+		l.cached(b)
+	}
+}
+
 // push takes a live burst. It never blocks.
 func (l *lane) push(b *media.Burst) {
 	if l == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,7 @@ type subscription struct {
 
 	mu         sync.Mutex
 	generation uint64
+	tracks     []media.Track // of that generation
 	lanes      []*lane
 
 	cuts, bursts, messages atomic.Uint64 // lost, since last logged
@@ -164,6 +166,8 @@ func (s *subscription) run(ctx context.Context, rd *wire.Reader, sub *stream.Sub
 			sub.Send(media.Message(f))
 		case wire.KeyFrameRequest:
 			sub.RequestKeyFrame(f.Track)
+		case wire.Want:
+			s.want(sub, f)
 		case wire.Below:
 			s.relay.report(s, f)
 		}
@@ -208,6 +212,15 @@ func (s *subscription) begin(tracks []media.Track, first bool) {
 	if first && s.generation > 0 {
 		return
 	}
+	if s.version < 3 {
+		tracks = media.Main(tracks)
+	}
+	if more := len(s.tracks); s.generation > 0 && more <= len(tracks) && slices.Equal(media.Main(tracks), media.Main(s.tracks)) {
+		if more < len(tracks) {
+			s.addLocked(tracks)
+		}
+		return
+	}
 	for _, l := range s.lanes {
 		l.stop()
 	}
@@ -217,13 +230,36 @@ func (s *subscription) begin(tracks []media.Track, first bool) {
 		tracks = nil
 	}
 	s.generation++
+	s.tracks = nil
+	s.addLocked(tracks)
+}
+
+// addLocked announces the tracks of the present generation, and opens a lane for each that has none.
+func (s *subscription) addLocked(tracks []media.Track) {
+	s.tracks = tracks
 	s.out.Put(wire.Tracks{Generation: s.generation, Tracks: tracks})
 	for i, t := range tracks {
+		if i < len(s.lanes) {
+			continue
+		}
 		l := &lane{sub: s, header: wire.Header{Subscription: uint64(s.ctl.StreamID()), Generation: s.generation, Track: i},
 			audio: t.Kind == media.Audio, wake: make(chan struct{}, 1)}
 		s.lanes = append(s.lanes, l)
 		s.wg.Go(l.run)
 	}
+}
+
+// want begins or ends a rendition, or the picture itself.
+func (s *subscription) want(sub *stream.Subscription, f wire.Want) {
+	if !f.On {
+		sub.Want(f.Track, false)
+		return
+	}
+	sub.Cached(f.Track, func(cached []*media.Burst) {
+		if l := s.lane(f.Track); l != nil {
+			l.again(cached)
+		}
+	})
 }
 
 // Tracks, GOP, Burst, Message and End are called by the hub.

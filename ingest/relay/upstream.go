@@ -202,6 +202,36 @@ func (up *upstream) adopt(ctx context.Context, t wire.Tracks) error {
 	return nil
 }
 
+// extend takes more renditions.
+func (up *upstream) extend(t wire.Tracks) {
+	up.turn.Lock()
+	defer up.turn.Unlock()
+	up.mu.Lock()
+	have := len(up.tracks.Tracks)
+	up.tracks = t
+	pub := up.pub
+	for i := have; i < len(t.Tracks); i++ {
+		l := &lane{up: up, pub: pub, track: i, video: true, wake: make(chan struct{}, 1)}
+		up.lanes = append(up.lanes[:len(up.lanes):len(up.lanes)], l)
+		if !up.closed {
+			up.wg.Go(l.run)
+		}
+	}
+	up.mu.Unlock()
+	if pub != nil {
+		pub.Add(t.Tracks[have:])
+	}
+}
+
+// want tells the node which tracks are taken. At first those are all but the renditions.
+func (up *upstream) want(generation uint64, track int, wanted bool) {
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	if up.tracks.Generation == generation {
+		up.out.Put(wire.Want{Track: track, On: wanted})
+	}
+}
+
 // offerTo publishes tracks to the hub.
 func (up *upstream) offerTo(ctx context.Context, t wire.Tracks) (*stream.Publisher, error) {
 	s := up.session
@@ -211,6 +241,7 @@ func (up *upstream) offerTo(ctx context.Context, t wire.Tracks) (*stream.Publish
 		Tracks:            t.Tracks,
 		Relayed:           true,
 		OnKeyFrameRequest: func(track int) { up.wantKey(t.Generation, track) },
+		OnWanted:          func(track int, wanted bool) { up.want(t.Generation, track, wanted) },
 		OnMessage:         func(m media.Message) { up.out.Put(wire.Message(m)) }, // dropped when the node takes no more
 		OnEnd: func(why error) {
 			if !up.left.Load() && up.published.Load() == published { // else this session has replaced it itself
@@ -274,6 +305,10 @@ func (up *upstream) listen(ctx context.Context) error {
 		}
 		switch f := f.(type) {
 		case wire.Tracks:
+			if f.Generation == up.tracks.Generation && slices.Equal(media.Main(f.Tracks), media.Main(up.tracks.Tracks)) && len(f.Tracks) >= len(up.tracks.Tracks) {
+				up.extend(f)
+				continue
+			}
 			if f.Generation <= up.tracks.Generation { // only this goroutine writes it
 				return fmt.Errorf("%w: tracks of generation %d again", wire.ErrMalformed, f.Generation)
 			}
