@@ -164,6 +164,7 @@ func (s *Stream) adoptLocked(tracks []media.Track) []int {
 	}
 	if !first {
 		for _, sub := range s.subs {
+			sub.wants = 1<<len(media.Main(s.tracks)) - 1
 			sub.options.Subscriber.Tracks(s.tracks)
 		}
 	}

@@ -33,7 +33,7 @@ func (c *Cluster) ladderOf(hub *stream.Hub, key media.Key) {
 	for _, r := range renditions() {
 		tracks = append(tracks, media.Track{Kind: media.Video, Codec: h264, Rendition: r.name, Bitrate: r.rate()})
 	}
-	p, err := hub.Publish(c.t.Context(), key, stream.PublishOptions{Tracks: tracks, Relayed: true})
+	p, err := hub.Publish(c.t.Context(), key, stream.PublishOptions{Tracks: tracks, Session: "test"})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -78,12 +78,13 @@ func (c *Cluster) ladderOf(hub *stream.Hub, key media.Key) {
 func TestAdaptive(t *testing.T) {
 	c := Start(t, Options{Edges: 1})
 	key := media.Key{App: "live", ID: "adaptive"}
-	c.ladderOf(c.Node("edge-1").Hub(), key)
+	c.ladderOf(c.Node("origin-1").Hub(), key)
 	wide, narrow := impair.Path{Delay: 10 * time.Millisecond, Rate: 5_000_000, Queue: 150_000}, impair.Path{Delay: 10 * time.Millisecond, Rate: 600_000, Queue: 150_000}
-	v, err := c.Watch(key, Behind(impair.Config{Down: wide}), Tells())
-	if err != nil {
-		t.Fatal(err)
-	}
+	var v *Viewer
+	c.Poll(10*time.Second, func() (err error) { // the registry is told in a moment
+		v, err = c.Watch(key, Behind(impair.Config{Down: wide}), Tells())
+		return err
+	})
 	defer v.Vanish()
 	// until waits for a second of pictures of so many packets, which must have begun in time.
 	until := func(what string, r rendition, within time.Duration) {
