@@ -71,6 +71,7 @@ func (l *lane) again(bursts []*media.Burst) {
 		release(l.queue)
 		l.queue, l.bytes = nil, 0
 	}
+	l.skipping = len(bursts) == 0 // else what comes goes on from them
 	l.mu.Unlock()
 	for _, b := range bursts {
 		l.cached(b)

@@ -42,6 +42,7 @@ type choice struct {
 	probed   time.Time // when the path was probed last
 	pause    time.Duration
 	hoped    float64   // what the last probe should have shown, bit/s; 0: it is forgotten
+	alarm    int       // bit/s of what he got when his path was full, until it is known whether that was so
 	low      time.Time // since when the estimate is below what he gets
 	leastLag time.Duration
 	lastDown time.Time
@@ -79,6 +80,12 @@ func (c *choice) step(p rtc.Path, rungs []rung, pinned int) move {
 		c.begun, c.calm, c.pause, c.leastLag = true, calm, probeEvery, time.Second
 	}
 	c.leastLag = min(c.leastLag+c.leastLag/500, max(p.Lag, 50*time.Millisecond))
+	if c.alarm > 0 && p.At.Sub(c.lastDown) > time.Second { // by now the estimate knows of what was on its way then
+		if p.Lag < c.leastLag+tooLate/2 && float64(p.Estimate) >= headroom*float64(c.alarm) {
+			c.noUp, c.calm = p.At, calm // the peer had only stood still for a moment
+		}
+		c.alarm = 0
+	}
 	if full := p.Lag > c.leastLag+tooLate || p.Waiting > tooLate; full && at > 0 {
 		return c.down(p, rungs, at, 0, true) // how much it takes is not known before its queue is empty
 	}
@@ -113,6 +120,9 @@ func (c *choice) down(p rtc.Path, rungs []rung, at, to int, full bool) move {
 		c.calm = calm
 	}
 	c.lastDown, c.noUp = p.At, p.At.Add(c.calm)
+	if full {
+		c.alarm = rungs[at].rate
+	}
 	c.pause, c.hoped = probeEvery, 0
 	return move{take: rungs[to].track, down: true, full: full}
 }
