@@ -104,7 +104,7 @@ func (j *job) run(ctx context.Context) {
 }
 
 // want is called by the hub.
-func (j *job) want(track int, wanted bool) {
+func (j *job) want(track int, wanted, _ bool) {
 	j.mu.Lock()
 	j.wanted &^= 1 << track
 	if wanted {

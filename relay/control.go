@@ -86,7 +86,8 @@ type Move struct{}
 // Want says whether the taker takes a track. At first it takes all but the renditions. Since version 3.
 type Want struct {
 	Track int
-	On    bool
+	On    bool // from the next key frame on
+	Now   bool // with what is cached of it
 }
 
 // Ping is not answered but by QUIC's acknowledgement, which shows that the server lives.
@@ -157,7 +158,10 @@ func (Ping) append(dst []byte) []byte { return append(dst, typePing) }
 
 func (f Want) append(dst []byte) []byte {
 	on := byte(0)
-	if f.On {
+	switch {
+	case f.On && f.Now:
+		on = 2
+	case f.On:
 		on = 1
 	}
 	return append(binary.AppendUvarint(append(dst, typeWant), uint64(f.Track)), on)
@@ -203,7 +207,10 @@ func ParseFrame(b []byte) (Frame, error) {
 	case typePing:
 		f = Ping{}
 	case typeWant:
-		f = Want{Track: int(c.uvarint(MaxTracks - 1)), On: c.u8() != 0}
+		w := Want{Track: int(c.uvarint(MaxTracks - 1))}
+		on := c.u8()
+		w.On, w.Now = on > 0, on == 2
+		f = w
 	}
 	if c.bad {
 		return nil, fmt.Errorf("%w: control frame of %d bytes", ErrMalformed, len(b))

@@ -21,8 +21,8 @@ type wide struct {
 	at      time.Time // of the feedback before
 	heard   lossWindow
 	probe   cluster
-	told    int64 // when the newest packet was sent of which the peer has told, microseconds
-	newest  int64 // and the newest of all
+	told    int64  // when the newest packet was sent of which the peer has told, microseconds
+	upTo    uint16 // and its number
 }
 
 // sentPacket is one that the peer will tell of.
@@ -42,18 +42,18 @@ func (w *wide) stamp(size int, now time.Time) uint16 {
 		p.probe = w.probe.number
 		w.probe.sent(size, p.at)
 	}
-	w.newest = p.at
 	w.sent[n%uint16(len(w.sent))] = p
 	return n
 }
 
-// lag is how long ago the newest packet was sent of which the peer has told, when more was sent after it: a round trip and the time between two
-// of the peer's messages, or more when the path is full.
+// lag is how long ago the oldest packet was sent of which the peer has not told, behind those of which it has: up to a round trip and the time between
+// two of the peer's messages, or more when the path is full.
 func (w *wide) lag(now time.Time) time.Duration {
-	if w.told == 0 || w.told >= w.newest {
+	p := &w.sent[(w.upTo+1)%uint16(len(w.sent))]
+	if w.told == 0 || p.number != w.upTo+1 || p.at == 0 {
 		return 0
 	}
-	return time.Duration(now.UnixMicro()-w.told) * time.Microsecond
+	return time.Duration(now.UnixMicro()-p.at) * time.Microsecond
 }
 
 // Limits of the estimates, in bit/s.
@@ -90,7 +90,9 @@ func (w *wide) feedback(f *rtcp.TransportLayerCC, now time.Time) int {
 			return
 		}
 		w.heard.got++
-		w.told = max(w.told, p.at)
+		if p.at >= w.told {
+			w.told, w.upTo = p.at, p.number
+		}
 		w.acked.add(int(p.size), now)
 		if p.probe != 0 && p.probe == w.probe.number {
 			w.probe.came(int(p.size), arrived)

@@ -168,7 +168,8 @@ type PublishOptions struct {
 	OnKeyFrameRequest func(track int)
 	// OnWanted says that a track begins to be taken by somebody, or that nobody takes it any more. At first all are but renditions. The picture itself is
 	// also wanted while nobody watches, so that the first who does sees it at once.
-	OnWanted  func(track int, wanted bool)
+	// Now says that what is cached of the track is of use; else it begins with its next key frame.
+	OnWanted  func(track int, wanted, now bool)
 	OnMessage func(media.Message)
 	// OnEnd is called once, from a goroutine of its own, when the stream no longer takes from this publisher
 	// although it did not Close.

@@ -28,7 +28,7 @@ func (h *Hub) publishBeside(key media.Key, o PublishOptions) (*Publisher, error)
 	for _, i := range p.lanes {
 		s.lanes[i].splice.restart(true)
 	}
-	s.wantsLocked(p)
+	s.wantsLocked(p, false)
 	return p, nil
 }
 
@@ -119,13 +119,14 @@ func (p *Publisher) Add(tracks []media.Track) {
 		s.lanes[i].splice.restart(true)
 	}
 	p.lanes = append(p.lanes[:len(p.lanes):len(p.lanes)], lanes...)
-	s.wantsLocked(nil)
+	s.wantsLocked(nil, false)
 }
 
 // takes reports whether a subscription wants a track.
 func (sub *Subscription) takes(track int) bool { return sub.wants>>track&1 == 1 }
 
-// Want says whether a subscription takes a track. At first it takes all but the renditions; see also Cached.
+// Want says whether a subscription takes a track, of which it gets the next key frame and what follows. At first it takes all but the renditions;
+// see also Cached.
 func (sub *Subscription) Want(track int, wanted bool) {
 	s := sub.stream
 	s.mu.Lock()
@@ -133,15 +134,15 @@ func (sub *Subscription) Want(track int, wanted bool) {
 	if sub.closed || track < 0 || track >= media.MaxTracks {
 		return
 	}
-	sub.wants &^= 1 << track
-	if wanted {
-		sub.wants |= 1 << track
+	if sub.takes(track) == wanted {
+		return
 	}
-	s.wantsLocked(nil)
+	sub.wants ^= 1 << track
+	s.wantsLocked(nil, false)
 }
 
 // wantsLocked tells publishers what is wanted of them: what has changed, or all to one that is new.
-func (s *Stream) wantsLocked(anew *Publisher) {
+func (s *Stream) wantsLocked(anew *Publisher, now bool) {
 	var all uint32
 	for _, sub := range s.live {
 		all |= sub.wants
@@ -158,7 +159,7 @@ func (s *Stream) wantsLocked(anew *Publisher) {
 		s.lanes[i].wanted = wanted
 		expected := p == anew && wanted == (s.tracks[i].Rendition == "")
 		if f := p.options.OnWanted; f != nil && !expected {
-			f(own, wanted)
+			f(own, wanted, now || p == anew)
 		}
 	}
 }

@@ -66,7 +66,7 @@ func TestRenditionsBeside(t *testing.T) {
 		wanted := map[int]bool{}
 		var ended reason
 		q, err := h.Publish(t.Context(), key, PublishOptions{Beside: true, Tracks: []media.Track{smaller("480p"), smaller("240p")},
-			OnWanted: func(track int, w bool) { wanted[track] = w }, OnEnd: ended.set})
+			OnWanted: func(track int, w, _ bool) { wanted[track] = w }, OnEnd: ended.set})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestRenditionsBeside(t *testing.T) {
 		// They come back with other numbers, and go by the same clock.
 		sub.Want(2, true)
 		q, err = h.Publish(t.Context(), key, PublishOptions{Beside: true, Tracks: []media.Track{smaller("480p"), smaller("240p")}, OnEnd: ended.set,
-			OnWanted: func(track int, w bool) { wanted[track] = w }})
+			OnWanted: func(track int, w, _ bool) { wanted[track] = w }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +127,7 @@ func TestRenditionsOfOnePublisher(t *testing.T) {
 	world(t, Config{}, func(t *testing.T, h *Hub) {
 		wanted := map[int]bool{}
 		var asked []int
-		p := publish(t, h, PublishOptions{Tracks: []media.Track{video, audio, smaller("m")}, OnWanted: func(track int, w bool) { wanted[track] = w },
+		p := publish(t, h, PublishOptions{Tracks: []media.Track{video, audio, smaller("m")}, OnWanted: func(track int, w, _ bool) { wanted[track] = w },
 			OnKeyFrameRequest: func(track int) { asked = append(asked, track) }})
 		if fmt.Sprint(wanted) != "map[]" {
 			t.Errorf("before anybody watches: %v", wanted)

@@ -110,7 +110,7 @@ func (s *Stream) attach(p *Publisher, right *holding) bool {
 		s.lanes[i].keyAt, s.lanes[i].keyWant = time.Time{}, false
 		s.lanes[i].splice.restart(s.tracks[i].Kind == media.Video)
 	}
-	s.wantsLocked(p)
+	s.wantsLocked(p, false)
 	if right != nil {
 		s.right = right
 	}

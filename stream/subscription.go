@@ -69,7 +69,7 @@ func (sub *Subscription) Start() {
 	}
 	sub.started = true
 	s.live = append(s.live, sub)
-	s.wantsLocked(nil)
+	s.wantsLocked(nil, false)
 	sub.options.Subscriber.GOP(s.cachedLocked(sub.wants))
 }
 
@@ -85,7 +85,7 @@ func (sub *Subscription) Cached(track int, f func([]*media.Burst)) {
 	}
 	if !sub.takes(track) {
 		sub.wants |= 1 << track
-		s.wantsLocked(nil)
+		s.wantsLocked(nil, true)
 	}
 	f(s.cachedLocked(1 << track))
 }
@@ -142,7 +142,7 @@ func (sub *Subscription) Close() {
 	}
 	sub.closed = true
 	s.removeLocked(func(o *Subscription) bool { return o == sub })
-	s.wantsLocked(nil)
+	s.wantsLocked(nil, false)
 	s.idle = time.Now()
 }
 

@@ -251,8 +251,11 @@ func (s *subscription) addLocked(tracks []media.Track) {
 
 // want begins or ends a rendition, or the picture itself.
 func (s *subscription) want(sub *stream.Subscription, f wire.Want) {
-	if !f.On {
-		sub.Want(f.Track, false)
+	if !f.Now {
+		if l := s.lane(f.Track); f.On && l != nil {
+			l.again(nil)
+		}
+		sub.Want(f.Track, f.On)
 		return
 	}
 	sub.Cached(f.Track, func(cached []*media.Burst) {

@@ -166,14 +166,23 @@ func (s *Session) adapt(f *fan) {
 	s.going.Store(int32(m.take))
 	s.log.Debug("viewer goes to another rendition", "track", m.take, "estimate", m.estimate, "down", m.down, "full", m.full)
 	info, _ := f.egress.cfg.Hub.Info(f.key)
+	if m.take >= len(info.Tracks) {
+		return
+	}
+	distance := info.Tracks[m.take].KeyDistance
+	if !m.down {
+		f.sub.Want(m.take, true)
+		f.group.Take(v, m.take, rtc.Seamless, nil)
+		if distance == 0 || distance > usualKeys {
+			f.sub.RequestKeyFrame(m.take)
+		}
+		return
+	}
 	wait := time.Duration(0) // for the next key frame
 	f.sub.Cached(m.take, func(cached []*media.Burst) {
-		how := rtc.Seamless
-		if m.down && m.take < len(info.Tracks) {
-			how = goDown(cached, info.Tracks[m.take].KeyDistance, m.estimate, m.full, time.Now())
-		}
-		if how != rtc.AtOnce && len(cached) > 0 && m.take < len(info.Tracks) {
-			wait = untilKey(cached, info.Tracks[m.take].KeyDistance, time.Now())
+		how := goDown(cached, distance, m.estimate, m.full, time.Now())
+		if how != rtc.AtOnce && len(cached) > 0 {
+			wait = untilKey(cached, distance, time.Now())
 		}
 		f.group.Take(v, m.take, how, cached)
 	})
@@ -181,6 +190,9 @@ func (s *Session) adapt(f *fan) {
 		f.sub.RequestKeyFrame(m.take)
 	}
 }
+
+// usualKeys is the distance of key frames at which going up waits for the next one; where they are further apart one is asked for.
+const usualKeys = 2500 * time.Millisecond
 
 // mostWait is how long a viewer waits for a rendition's next key frame before its publisher is asked for one.
 const mostWait = 500 * time.Millisecond

@@ -224,11 +224,11 @@ func (up *upstream) extend(t wire.Tracks) {
 }
 
 // want tells the node which tracks are taken. At first those are all but the renditions.
-func (up *upstream) want(generation uint64, track int, wanted bool) {
+func (up *upstream) want(generation uint64, w wire.Want) {
 	up.mu.Lock()
 	defer up.mu.Unlock()
 	if up.tracks.Generation == generation {
-		up.out.Put(wire.Want{Track: track, On: wanted})
+		up.out.Put(w)
 	}
 }
 
@@ -241,8 +241,10 @@ func (up *upstream) offerTo(ctx context.Context, t wire.Tracks) (*stream.Publish
 		Tracks:            t.Tracks,
 		Relayed:           true,
 		OnKeyFrameRequest: func(track int) { up.wantKey(t.Generation, track) },
-		OnWanted:          func(track int, wanted bool) { up.want(t.Generation, track, wanted) },
-		OnMessage:         func(m media.Message) { up.out.Put(wire.Message(m)) }, // dropped when the node takes no more
+		OnWanted: func(track int, wanted, now bool) {
+			up.want(t.Generation, wire.Want{Track: track, On: wanted, Now: now})
+		},
+		OnMessage: func(m media.Message) { up.out.Put(wire.Message(m)) }, // dropped when the node takes no more
 		OnEnd: func(why error) {
 			if !up.left.Load() && up.published.Load() == published { // else this session has replaced it itself
 				select {
