@@ -20,7 +20,7 @@ WEB_MODULES := web/node_modules/.package-lock.json
 WEB_BUILT   := web/dist/.built
 E2E_MODULES := e2e/node_modules/.package-lock.json
 
-.PHONY: help deps deps-test build web up test ferretdb test-short test-web arch e2e e2e-long lint fuzz bench bench-micro simulate chaos docs clean
+.PHONY: help deps deps-test build web up test ferretdb test-short test-web arch e2e e2e-long lint fuzz bench bench-micro simulate chaos abr docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -91,6 +91,11 @@ e2e-long: build ## slow tests: the real binary behind networks that lose packets
 	@cd e2e && npm run --silent long
 	@echo "e2e: a cluster that grows and shrinks under load"
 	go test -tags long -run TestUpAutoscale -count=1 ./cmd/sluice
+
+abr: build ## how a viewer's picture follows his network, in Chromium, with charts; needs root
+	@scripts/deps long
+	@$(MAKE) --no-print-directory $(E2E_MODULES)
+	@cd e2e && node abr/abr.mjs $(SCENES)
 
 lint: web ## gofmt and go vet
 	@echo "go: gofmt, vet"
