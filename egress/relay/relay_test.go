@@ -383,6 +383,27 @@ func TestBadFigureBelow(t *testing.T) {
 	}
 }
 
+// TestSentOnesCount: what a child said before it knew of those that were sent to it does not send all others there too.
+func TestSentOnesCount(t *testing.T) {
+	r := New(Config{Node: "o", Fanout: 2, Busy: func() bool { return false }, Path: func(media.Key) []string { return nil }})
+	for _, id := range []string{"a", "b"} {
+		r.children[key] = append(r.children[key], &subscription{relay: r, key: key, node: id, addr: id, version: wire.Version})
+	}
+	a, b := r.children[key][0], r.children[key][1]
+	for i, want := range []string{"a", "b", "a", "b"} {
+		_, to := r.admit(&subscription{relay: r, key: key, node: fmt.Sprint("asker", i), version: wire.Version}, false)
+		if to == nil || to.Node != want {
+			t.Fatalf("asker %d is sent to %+v, want %s", i, to, want)
+		}
+		r.report(a, wire.Below{})
+		r.report(b, wire.Below{})
+	}
+	a.sent = time.Now().Add(-arriveWithin)
+	if r.report(a, wire.Below{}); a.below.Nodes != 0 {
+		t.Errorf("%d nodes count as below the child long after they should have arrived", a.below.Nodes)
+	}
+}
+
 // TestRudePeers: whatever a known node sends, it costs a bounded time and memory, and others are served.
 func TestRudePeers(t *testing.T) {
 	noLeaks(t)

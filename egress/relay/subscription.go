@@ -38,7 +38,8 @@ type subscription struct {
 	peer               string // its key
 	avoid              []string
 
-	below wire.Below // Relay.mu's: what it said of its own children
+	below wire.Below // Relay.mu's: what it said of its own children, and those that were sent to it since
+	sent  time.Time  // Relay.mu's: when the last one was
 
 	mu         sync.Mutex
 	generation uint64

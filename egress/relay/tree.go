@@ -52,6 +52,7 @@ func (r *Relay) admit(s *subscription, relayed bool) (accepted bool, to *wire.Re
 	c := children[slices.IndexFunc(known, func(c cluster.Child) bool { return c.ID == v.To })]
 	// Until the child says how many it has, those that were sent there count: else many who come at once all go to the same.
 	c.below.Nodes++
+	c.sent = now
 	if !slices.Contains(c.below.Regions, s.region) && len(c.below.Regions) < wire.MaxRegions {
 		c.below.Regions = append(slices.Clip(c.below.Regions), s.region)
 	}
@@ -113,11 +114,17 @@ func (r *Relay) leave(s *subscription) {
 	r.count--
 }
 
+// arriveWithin is how long a node that was sent to a child may take to get there. The child says at least every 5 s how many it has.
+const arriveWithin = time.Second
+
 // report takes what a child says of those below it.
 func (r *Relay) report(s *subscription, b wire.Below) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b.Busy = b.Busy || s.addr == ""
+	if time.Since(s.sent) < arriveWithin { // it may not know yet of the one that was sent there
+		b.Nodes = max(b.Nodes, s.below.Nodes)
+	}
 	s.below = b
 }
 
