@@ -76,7 +76,7 @@ type Session struct {
 
 	choice choice               // of the loop that sends
 	next   atomic.Pointer[move] // what it has decided
-	pinned atomic.Int32         // the track that the viewer wants in any case; -1: what his path takes
+	wish   atomic.Pointer[wish] // what the viewer wants; nil: what his path takes
 	going  atomic.Int32         // the track that he was told to take last; -1: none
 	told   atomic.Int32         // the one of which OnRendition has heard; -1: none
 }
@@ -97,7 +97,6 @@ func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, 
 		return nil, "", ErrFull
 	}
 	s := &Session{egress: e, id: rand.Text(), request: r, ready: make(chan struct{})}
-	s.pinned.Store(-1)
 	s.going.Store(-1)
 	s.told.Store(-1)
 	defer close(s.ready)

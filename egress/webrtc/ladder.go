@@ -134,7 +134,8 @@ func (f *fan) unwant(rungs []rung, idle map[int]time.Time, now time.Time) {
 
 // look is called by the loop that sends to the viewer, for each survey.
 func (s *Session) look(p rtc.Path) {
-	if m := s.choice.step(p, s.fan.ladder.get(), int(s.pinned.Load())); m.take >= 0 || m.probe > 0 {
+	rungs, pinned := s.allowed(s.fan.ladder.get())
+	if m := s.choice.step(p, rungs, pinned); m.take >= 0 || m.probe > 0 {
 		m.estimate = p.Estimate
 		s.next.Store(&m)
 		select {

@@ -2,6 +2,9 @@ package webrtc
 
 import (
 	"slices"
+
+	"sluice/media"
+	"sluice/stream"
 )
 
 // Quality is a rendition of a stream as viewers see it.
@@ -10,59 +13,140 @@ type Quality struct {
 	Name          string // "480p"; "" is the picture as it is published
 	Width, Height int    // pixels; 0: not known
 	Bitrate       int    // bit/s
+	Flowing       bool   // it comes to this node now; one that nobody watches here does not
 	Codec         string
 }
 
-// Qualities are the renditions of the session's stream, the best first.
-func (s *Session) Qualities() (all []Quality) {
-	info, ok := s.egress.cfg.Hub.Info(s.request.Key)
-	if !ok {
-		return nil
+// Qualities are the renditions of a stream's picture, the best first.
+func Qualities(i stream.Info) (all []Quality) {
+	tracks := make([]media.Track, len(i.Tracks))
+	for n, t := range i.Tracks {
+		tracks[n] = t.Track
 	}
-	rungs := rungsOf(info, s.fan.group.Tracks())
-	for _, r := range slices.Backward(rungs) {
-		t := info.Tracks[r.track]
-		all = append(all, Quality{r.track, t.Rendition, t.Width, r.height, r.rate, t.Codec.Name})
+	return qualities(i, media.Main(tracks))
+}
+
+func qualities(i stream.Info, main []media.Track) (all []Quality) {
+	var whole stream.TrackInfo // the picture as it is published, of which the others have the shape
+	if n := slices.IndexFunc(main, func(t media.Track) bool { return t.Kind == media.Video }); n >= 0 && n < len(i.Tracks) {
+		whole = i.Tracks[n]
+	}
+	for _, r := range slices.Backward(rungsOf(i, main)) {
+		t := i.Tracks[r.track]
+		q := Quality{Track: r.track, Name: t.Rendition, Width: t.Width, Height: r.height, Bitrate: r.rate, Flowing: t.Flowing, Codec: t.Codec.Name}
+		if q.Width == 0 && whole.Height > 0 {
+			q.Width = (q.Height*whole.Width/whole.Height + 1) &^ 1 // encoders want it even
+		}
+		all = append(all, q)
 	}
 	return all
 }
 
-// Playing is the rendition that the viewer gets, and what his path takes by the last estimate, in bit/s; 0: nothing is known.
-func (s *Session) Playing() (q Quality, estimate int) {
-	v := s.sender.Load()
-	if v == nil {
-		return q, 0
-	}
-	for _, q = range s.Qualities() {
-		if q.Track == v.Rendition() {
-			break
-		}
-	}
-	return q, v.Stats().Estimate
+// wish is what a viewer wants of the picture.
+type wish struct {
+	track  int // in any case; -1: what his path takes
+	height int // pixels at most; 0: as large as there is
 }
 
-// Pin gives the viewer the rendition of a height whatever his path takes; 0: the one that it takes. It reports whether there is such a rendition.
-func (s *Session) Pin(height int) bool {
-	if height == 0 {
-		s.pinned.Store(-1)
-		return true
+// Qualities are the renditions of the session's stream, the best first.
+func (s *Session) Qualities() []Quality {
+	info, ok := s.egress.cfg.Hub.Info(s.request.Key)
+	if !ok {
+		return nil
 	}
-	i := slices.IndexFunc(s.Qualities(), func(q Quality) bool { return q.Height == height })
+	return qualities(info, s.fan.group.Tracks())
+}
+
+// Live reports whether the stream's publisher sends.
+func (s *Session) Live() bool {
+	info, ok := s.egress.cfg.Hub.Info(s.request.Key)
+	return ok && info.Flowing
+}
+
+// Playing is the rendition that the viewer gets; ok is false when that is not known.
+func (s *Session) Playing() (q Quality, ok bool) {
+	v := s.sender.Load()
+	if v == nil {
+		return q, false
+	}
+	all := s.Qualities()
+	i := slices.IndexFunc(all, func(q Quality) bool { return q.Track == v.Rendition() })
 	if i < 0 {
+		return q, false
+	}
+	return all[i], true
+}
+
+// Rates are what a viewer's path takes by the last estimate, 0 when nothing is known, and what he gets, in bit/s.
+type Rates struct{ Path, Video, Audio int }
+
+// Rates of the session.
+func (s *Session) Rates() (r Rates) {
+	if v := s.sender.Load(); v != nil {
+		r.Path = v.Stats().Estimate
+	}
+	if q, ok := s.Playing(); ok {
+		r.Video = q.Bitrate
+	}
+	info, _ := s.egress.cfg.Hub.Info(s.request.Key)
+	for _, t := range info.Tracks {
+		if t.Kind == media.Audio {
+			r.Audio = t.Bitrate
+		}
+	}
+	return r
+}
+
+// Pin gives the viewer a rendition, by its track, whatever his path takes. It reports false when there is no such rendition. When it ends, he gets
+// what his path takes.
+func (s *Session) Pin(track int) bool {
+	if !slices.ContainsFunc(s.Qualities(), func(q Quality) bool { return q.Track == track }) {
 		return false
 	}
-	s.pinned.Store(int32(s.Qualities()[i].Track))
+	s.wish.Store(&wish{track: track})
 	return true
+}
+
+// Adapt gives the viewer the rendition that his path takes, none larger than so many pixels where that is not 0.
+func (s *Session) Adapt(width, height int) {
+	if all := s.Qualities(); width > 0 && len(all) > 0 && all[0].Width > 0 { // all have one shape
+		if h := width * all[0].Height / all[0].Width; height == 0 || h < height {
+			height = h
+		}
+	}
+	s.wish.Store(&wish{-1, height})
+}
+
+// allowed are the rungs of which the viewer may get one, and the one that he gets in any case; -1: none is.
+func (s *Session) allowed(rungs []rung) ([]rung, int) {
+	w := s.wish.Load()
+	if w == nil {
+		return rungs, -1
+	}
+	if slices.ContainsFunc(rungs, func(r rung) bool { return r.track == w.track }) {
+		return rungs, w.track
+	}
+	if w.height == 0 || len(rungs) == 0 {
+		return rungs, -1
+	}
+	small := slices.DeleteFunc(slices.Clone(rungs), func(r rung) bool { return r.height == 0 || r.height > w.height })
+	if len(small) == 0 { // the smallest is the nearest to what he wants
+		small = rungs[:1]
+	}
+	return small, -1
 }
 
 // tell says that the viewer gets another rendition.
 func (s *Session) tell(track int) {
-	if s.told.Swap(int32(track)) == int32(track) {
+	if s.told.Load() == int32(track) {
 		return
 	}
+	q, ok := s.Playing()
+	if !ok || q.Track != track || q.Height == 0 { // of what has just begun not all is known
+		return
+	}
+	s.told.Store(int32(track))
 	if f := s.request.OnRendition; f != nil {
-		if q, _ := s.Playing(); q.Track == track {
-			f(q)
-		}
+		f(q)
 	}
 }

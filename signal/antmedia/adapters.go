@@ -27,7 +27,7 @@ type Playing struct{ Egress *out.Egress }
 // Offer opens a viewer's session with a data channel of ours.
 func (p Playing) Offer(ctx context.Context, r Request) (PlaySession, string, error) {
 	s, offer, err := p.Egress.Offer(ctx, out.Request{Key: r.Key, Remote: r.Remote, Data: true,
-		OnStarted: r.OnStarted, OnRestored: r.OnRestored, OnEnded: r.OnEnded})
+		OnStarted: r.OnStarted, OnRestored: r.OnRestored, OnEnded: r.OnEnded, OnRendition: r.OnRendition})
 	if err != nil {
 		return nil, "", err
 	}

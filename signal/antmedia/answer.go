@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/cluster"
+	"sluice/egress/webrtc"
 	"sluice/media"
 	"sluice/stream"
 )
@@ -29,7 +30,11 @@ type Stream struct {
 
 // answer answers a question about a stream.
 func (s *socket) answer(r request, key media.Key) {
-	info, known, err := s.h.cfg.Directory.Stream(s.ctx, key)
+	ask := s.h.cfg.Directory.Stream
+	if r.Command == "getStreamInfo" {
+		ask = s.h.cfg.Directory.Look
+	}
+	info, known, err := ask(s.ctx, key)
 	if err != nil {
 		if s.ctx.Err() == nil {
 			s.log.Warn("stream not found out about", "stream", key, "err", err)
@@ -46,7 +51,8 @@ func (s *socket) answer(r request, key media.Key) {
 	m := reply{Command: "notification", StreamID: key.ID}
 	switch r.Command {
 	case "getStreamInfo":
-		m.Command, m.StreamInfo = "streamInformation", &[]rendition{info.rendition()}
+		all := info.renditions()
+		m.Command, m.StreamInfo = "streamInformation", &all
 	case "getTrackList":
 		m.Command, m.TrackList = "trackList", &[]string{key.ID} // a stream is its own one track
 	case "getBroadcastObject":
@@ -70,22 +76,27 @@ func (i Stream) bitrate() (sum int) {
 	return sum
 }
 
-// rendition describes the stream as its one rendition. What doesn't pass this node has no figures.
-func (i Stream) rendition() rendition {
-	r := rendition{}
-	for _, name := range i.Codecs {
-		if isVideo(name) {
-			r.VideoCodec = name
-		}
-	}
+// renditions describes each rendition of the stream, the best first. What is not known, or doesn't pass this node, has no figures.
+func (i Stream) renditions() (all []rendition) {
+	sound := 0
 	for _, t := range i.Tracks {
-		if t.Kind == media.Video {
-			r.StreamWidth, r.StreamHeight, r.VideoBitrate = t.Width, t.Height, t.Bitrate
-		} else {
-			r.AudioBitrate = t.Bitrate
+		if t.Kind == media.Audio {
+			sound = t.Bitrate
 		}
 	}
-	return r
+	for _, q := range webrtc.Qualities(stream.Info{Tracks: i.Tracks}) {
+		all = append(all, rendition{q.Width, q.Height, q.Bitrate, sound, q.Codec})
+	}
+	if len(all) == 0 {
+		r := rendition{AudioBitrate: sound}
+		for _, name := range i.Codecs {
+			if isVideo(name) {
+				r.VideoCodec = name
+			}
+		}
+		all = append(all, r)
+	}
+	return all
 }
 
 func isVideo(codec string) bool {
@@ -165,6 +176,60 @@ func (k Known) Stream(ctx context.Context, key media.Key) (Stream, bool, error) 
 	}
 	return s, local || there.Epoch > 0, nil
 }
+
+// lookFor is how long a stream is looked at until its renditions are known: rates are measured for a second.
+const lookFor = 2 * time.Second
+
+// Look implements the directory of a Config. A stream that this node does not have is taken for a moment, as for a viewer.
+func (k Known) Look(ctx context.Context, key media.Key) (Stream, bool, error) {
+	s, known, err := k.Stream(ctx, key)
+	if err != nil || !s.Live || s.measured() {
+		return s, known, err
+	}
+	looking, cancel := context.WithTimeout(ctx, lookFor)
+	defer cancel()
+	sub, err := k.Hub.Subscribe(looking, key, stream.SubscribeOptions{Subscriber: glance{}, Shared: true})
+	if err != nil {
+		return s, known, nil // what the cluster knows will do
+	}
+	defer sub.Close()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		if here, ok := k.Hub.Info(key); ok {
+			s.Codecs, s.Tracks = here.Codecs(), here.Tracks
+		}
+		if s.measured() {
+			return s, known, nil
+		}
+		select {
+		case <-tick.C:
+		case <-looking.Done():
+			return s, known, nil
+		}
+	}
+}
+
+const lookEvery = 50 * time.Millisecond
+
+// measured reports whether the size and rate of all that flows is known. What has no tracks is data alone.
+func (i Stream) measured() bool {
+	for _, t := range i.Tracks {
+		if t.Rendition == "" && (t.Bitrate == 0 || t.Kind == media.Video && t.Height == 0) {
+			return false
+		}
+	}
+	return len(i.Tracks) > 0 || len(i.Codecs) == 0
+}
+
+// glance is a subscriber who takes nothing.
+type glance struct{}
+
+func (glance) GOP([]*media.Burst)    {}
+func (glance) Burst(*media.Burst)    {}
+func (glance) Tracks([]media.Track)  {}
+func (glance) Message(media.Message) {}
+func (glance) End(error)             {}
 
 // Watch implements the directory of a Config.
 func (k Known) Watch(key media.Key, f func()) (cancel func()) {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"sluice/egress/webrtc"
 	"sluice/internal/auth"
 	"sluice/internal/problem"
 	"sluice/media"
@@ -38,10 +39,14 @@ type Session interface {
 type PlaySession interface {
 	Session
 	SetAnswer(sdp string) error
+
+	Qualities() []webrtc.Quality // the best first
+	Rates() webrtc.Rates
+	Pin(track int) bool      // one of the qualities, whatever the path takes; false: there is none such
+	Adapt(width, height int) // what the path takes, at most so many pixels; 0: no limit
 }
 
-// Request asks for a session. OnStarted and OnEnded are called from any goroutine, OnEnded once
-// at most.
+// Request asks for a session. Its callbacks are called from any goroutine, OnEnded once at most.
 type Request struct {
 	Key     media.Key
 	Session string // publishers: who it is; the same one takes its stream over without waiting
@@ -50,6 +55,8 @@ type Request struct {
 	OnStarted  func()      // media flows
 	OnRestored func()      // the client, which had fallen silent, is back
 	OnEnded    func(error) // the session ended by itself
+	// OnRendition: a viewer gets another rendition of the picture.
+	OnRendition func(webrtc.Quality)
 }
 
 // publisher opens sessions that bring a stream in (Publishing). An error of a stream
@@ -68,6 +75,8 @@ type player interface {
 type directory interface {
 	// Stream describes a stream; false when it was never heard of. It may take a round trip.
 	Stream(ctx context.Context, key media.Key) (Stream, bool, error)
+	// Look is Stream, and waits a moment until the size and rate of each rendition are known.
+	Look(ctx context.Context, key media.Key) (Stream, bool, error)
 	// Watch calls f when the stream is live, now or later, and again each time it starts anew. f
 	// does not block. A call that has begun may still run when cancel returns.
 	Watch(key media.Key, f func()) (cancel func())
@@ -82,6 +91,7 @@ type Limits struct {
 	Waiting  int           // streams that one socket waits for; default 100
 	Frame    int64         // bytes of one message; default 256 KiB
 	Rate     float64       // messages a second that a socket is read at, after a burst of 10 s' worth; default 100
+	Measure  time.Duration // between two measurements of a viewer's path that he is told; default 2 s
 	Opens    float64       // publish and play commands a second of a socket, after a burst of 10 s' worth; default 10
 }
 
@@ -125,6 +135,7 @@ func New(cfg Config) *Handler {
 	l.Frame = cmp.Or(l.Frame, 256<<10)
 	l.Rate = cmp.Or(l.Rate, 100)
 	l.Opens = cmp.Or(l.Opens, 10)
+	l.Measure = cmp.Or(l.Measure, 2*time.Second)
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	if cfg.Admit == nil {
 		cfg.Admit = func() error { return nil }

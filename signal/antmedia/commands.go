@@ -2,6 +2,7 @@ package antmedia
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,9 +31,7 @@ func (s *socket) handle(r request) {
 	case "getStreamInfo", "getBroadcastObject", "getTrackList", "getSubscriberCount", "getSubtracks", "getSubtracksCount":
 		s.ask(r)
 	case "forceStreamQuality":
-		if r.StreamHeight != "" && r.StreamHeight != "0" && r.StreamHeight != "auto" {
-			s.fail(echo(r.StreamID), notSupported, "there is one quality; a stream has no renditions yet")
-		}
+		s.quality(r)
 	case "enableTrack", "toggleVideo", "toggleAudio": // without an answer: all tracks are on
 		if r.Enabled != nil && !*r.Enabled {
 			s.fail(echo(r.StreamID), notSupported, "single tracks can't be switched off")
@@ -151,6 +150,30 @@ func (s *socket) candidate(r request) {
 		return
 	}
 	x.doLocked(func() { x.candidate(c) })
+}
+
+// quality chooses the rendition that a viewer gets, by its height; he is told of it when he gets it.
+func (s *socket) quality(r request) {
+	if _, ok := s.key(r); !ok {
+		return
+	}
+	id, height := string(r.StreamID), 0
+	if r.StreamHeight != "" && !strings.EqualFold(string(r.StreamHeight), "auto") {
+		n, err := strconv.ParseUint(string(r.StreamHeight), 10, 16)
+		if err != nil {
+			s.fail(id, badRequest, `streamHeight is a height in pixels, or "auto"`)
+			return
+		}
+		height = int(n)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.sessions[id]
+	if x == nil || x.publish {
+		s.strayLocked(id, refusal{noQuality, "nothing is played under this id"})
+		return
+	}
+	x.doLocked(func() { x.choose(height) })
 }
 
 // strayLocked answers a message for a session that is not there: not at all when it was just

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -112,11 +113,20 @@ func (w *world) Stream(_ context.Context, key media.Key) (Stream, bool, error) {
 	s := Stream{Live: live, Codecs: []string{"H264", "opus"}, Origin: "origin-1", Viewers: 3}
 	if live {
 		s.Tracks = []stream.TrackInfo{
-			{Track: media.Track{Kind: media.Video}, Bitrate: 2_500_000, Width: 1280, Height: 720},
-			{Track: media.Track{Kind: media.Audio}, Bitrate: 64_000},
+			{Track: media.Track{Kind: media.Video, Codec: media.Codec{Name: "H264"}}, Flowing: true, Bitrate: 2_500_000, Width: 1280, Height: 720},
+			{Track: media.Track{Kind: media.Audio}, Flowing: true, Bitrate: 64_000},
 		}
 	}
 	return s, known, nil
+}
+
+func (w *world) Look(ctx context.Context, key media.Key) (Stream, bool, error) {
+	s, known, err := w.Stream(ctx, key)
+	if key.ID == "ladder" {
+		smaller := stream.TrackInfo{Track: media.Track{Kind: media.Video, Codec: s.Tracks[0].Codec, Rendition: "360p", Bitrate: 600_000, Height: 360}}
+		s.Tracks = append(s.Tracks, smaller)
+	}
+	return s, known, err
 }
 
 func (w *world) Watch(key media.Key, f func()) func() {
@@ -167,6 +177,21 @@ func (l *leg) SetAnswer(sdp string) error {
 	l.w.note("answer %s %s", l.rq.Key.ID, sdp)
 	return nil
 }
+
+func (l *leg) Qualities() []webrtc.Quality {
+	return []webrtc.Quality{{Track: 0, Height: 720}, {Track: 2, Height: 360}}
+}
+
+func (l *leg) Rates() (r webrtc.Rates) {
+	if l.rq.Key.ID == "measured" {
+		r = webrtc.Rates{Path: 3_000_000, Video: 2_500_000, Audio: 64_000}
+	}
+	return r
+}
+
+func (l *leg) Pin(track int) bool { l.w.note("pin %s %d", l.rq.Key.ID, track); return true }
+
+func (l *leg) Adapt(width, height int) { l.w.note("adapt %s %dx%d", l.rq.Key.ID, width, height) }
 
 func (l *leg) Close(reason error) { l.w.note("closed %s: %v", l.rq.Key.ID, reason) }
 
@@ -268,7 +293,7 @@ func (c *client) want(want string) {
 //
 //	> MESSAGE     is sent
 //	< MESSAGE     must be what is received next
-//	! VERB ARGS   happens in the node: live ID · gone ID · started ID · restored ID · ended ID · refuse ID WHY · hold ID · go ID · drain
+//	! VERB ARGS   happens in the node: live ID · gone ID · started ID · restored ID · rendition ID HEIGHT · ended ID · refuse ID WHY · hold ID · go ID · drain
 //	= EVENT       must happen, or have happened, in the node
 func TestConversations(t *testing.T) {
 	files, err := filepath.Glob("testdata/conversations/*.txt")
@@ -283,7 +308,7 @@ func TestConversations(t *testing.T) {
 			}
 			w := newWorld()
 			h, url := serve(t, w, func(c *Config) {
-				c.Limits.Sessions, c.Limits.Waiting = 3, 2
+				c.Limits.Sessions, c.Limits.Waiting, c.Limits.Measure = 3, 2, time.Millisecond
 				c.Authorize = func(_ context.Context, a auth.Request) error {
 					if a.Token == "wrong" {
 						return fmt.Errorf("%w: it is wrong", auth.ErrUnauthorized)
@@ -345,6 +370,9 @@ func (w *world) happen(t *testing.T, h *Handler, args []string) {
 		w.start(id)
 	case "started":
 		l.rq.OnStarted()
+	case "rendition":
+		height, _ := strconv.Atoi(args[2])
+		l.rq.OnRendition(webrtc.Quality{Height: height})
 	case "restored":
 		l.rq.OnRestored()
 	case "ended":

@@ -112,6 +112,15 @@ type reply struct {
 	Broadcast            string       `json:"broadcast,omitempty"` // JSON within the string
 	SubtrackList         *[]string    `json:"subtrackList,omitempty"`
 	Count                *int         `json:"count,omitempty"`
+	StreamHeight         int          `json:"streamHeight,omitempty"`
+	*measurement
+}
+
+// measurement is what a viewer's path takes and what he gets, in bit/s.
+type measurement struct {
+	TargetBitrate int `json:"targetBitrate"`
+	VideoBitrate  int `json:"videoBitrate"`
+	AudioBitrate  int `json:"audioBitrate"`
 }
 
 // rendition is one entry of streamInfo. Numbers that are not known are 0.

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"sluice/egress/webrtc"
 	"sluice/ingest/relay"
 	"sluice/internal/auth"
 	"sluice/media"
@@ -26,7 +28,7 @@ type session struct {
 	log     *slog.Logger
 	ctx     context.Context // ends with the session
 	cancel  context.CancelFunc
-	clock   *time.Timer // until media flows
+	clock   *time.Timer // until media flows, then between measurements
 
 	// Under the socket's lock.
 	lane  lane
@@ -36,6 +38,7 @@ type session struct {
 	// The lane's.
 	leg       Session // nil before the publisher's offer or ours
 	described bool    // the client's description is set
+	height    int     // of the rendition that the viewer was told of last; 0: of none
 	early     []rtc.Candidate
 }
 
@@ -111,9 +114,10 @@ func (x *session) request() Request {
 		key = key.Backup()
 	}
 	return Request{Key: key, Session: x.owner, Remote: x.remote.String(),
-		OnStarted:  func() { x.event(x.started) },
-		OnRestored: func() { x.event(x.restored) },
-		OnEnded:    func(err error) { x.event(func() { x.lost(err) }) }}
+		OnStarted:   func() { x.event(x.started) },
+		OnRestored:  func() { x.event(x.restored) },
+		OnEnded:     func(err error) { x.event(func() { x.lost(err) }) },
+		OnRendition: func(q webrtc.Quality) { x.event(func() { x.rendition(q) }) }}
 }
 
 // describe takes the client's description: a publisher's offer or a viewer's answer.
@@ -166,6 +170,9 @@ func (x *session) started() {
 	x.clock.Stop()
 	x.mu.Lock()
 	x.media = true
+	if !x.publish && !x.over {
+		x.clock = time.AfterFunc(x.h.cfg.Limits.Measure, func() { x.event(x.measure) })
+	}
 	x.mu.Unlock()
 	definition := "play_started"
 	if x.publish {
@@ -175,6 +182,49 @@ func (x *session) started() {
 }
 
 func (x *session) restored() { x.say(reply{Command: "notification", Definition: "session_restored"}) }
+
+// choose gives the viewer the best rendition of a height in any case; 0: what his path takes.
+func (x *session) choose(height int) {
+	leg, ok := x.leg.(PlaySession)
+	if !ok {
+		x.say(refusal{noQuality, "there is no offer yet; choose after play_started"}.reply(x.id))
+		return
+	}
+	if height == 0 {
+		leg.Adapt(0, 0)
+		return
+	}
+	var heights []string
+	for _, q := range leg.Qualities() {
+		if q.Height == height && leg.Pin(q.Track) {
+			return
+		}
+		heights = append(heights, strconv.Itoa(q.Height))
+	}
+	x.say(refusal{noQuality, "there are: " + strings.Join(heights, ", ")}.reply(x.id))
+}
+
+// rendition tells the viewer that the picture has another height now; not with which it begins.
+func (x *session) rendition(q webrtc.Quality) {
+	if x.height != 0 && x.height != q.Height {
+		x.say(reply{Command: "notification", Definition: "resolutionChangeInfo", StreamHeight: q.Height})
+	}
+	x.height = q.Height
+}
+
+// measure tells the viewer of a stream with renditions what his path takes.
+func (x *session) measure() {
+	if leg := x.leg.(PlaySession); len(leg.Qualities()) > 1 {
+		if r := leg.Rates(); r.Path > 0 {
+			x.say(reply{Command: "notification", Definition: "bitrateMeasurement", measurement: &measurement{r.Path, r.Video, r.Audio}})
+		}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.over {
+		x.clock.Reset(x.h.cfg.Limits.Measure)
+	}
+}
 
 // late ends a session whose media did not come.
 func (x *session) late() {
