@@ -76,6 +76,19 @@ func sections(t *testing.T, answer string) (lines []string, d psdp.SessionDescri
 	return lines, d
 }
 
+// layers are the simulcast layers of a media line in one direction, and its rid lines after them.
+func layers(m *psdp.MediaDescription, direction string) (list []string) {
+	if line, ok := m.Attribute("simulcast"); ok {
+		list = append(list, strings.TrimPrefix(line, direction+" "))
+	}
+	for _, a := range m.Attributes {
+		if id, way, _ := strings.Cut(a.Value, " "); a.Key == "rid" {
+			list = append(list, strings.TrimSuffix(id+" "+way, " "+direction))
+		}
+	}
+	return list
+}
+
 // check looks at what every answer must hold, whatever the offer was.
 func check(t *testing.T, offer string, d psdp.SessionDescription) {
 	t.Helper()
@@ -106,10 +119,8 @@ func check(t *testing.T, offer string, d psdp.SessionDescription) {
 				t.Errorf("media line %d has no %s", i, key)
 			}
 		}
-		for _, key := range []string{"simulcast", "rid"} {
-			if has(key) {
-				t.Errorf("media line %d takes %s, of which only one layer is used", i, key)
-			}
+		if sent, taken := layers(o.MediaDescriptions[i], "send"), layers(m, "recv"); !slices.Equal(sent, taken) {
+			t.Errorf("media line %d is offered in the layers %q, and takes %q (RFC 8853 §5.3)", i, sent, taken)
 		}
 		if _, only := o.MediaDescriptions[i].Attribute("rtcp-mux-only"); only && !has("rtcp-mux-only") {
 			t.Errorf("media line %d has no rtcp-mux-only (RFC 9725 §4.4.1)", i)

@@ -86,6 +86,11 @@ func TestAdaptive(t *testing.T) {
 		return err
 	})
 	defer v.Vanish()
+	calm, err := c.Watch(key, Behind(impair.Config{}), Tells())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer calm.Vanish()
 	// until waits for a second of pictures of so many packets, which must have begun in time.
 	until := func(what string, r rendition, within time.Duration) {
 		t.Helper()
@@ -119,12 +124,12 @@ func TestAdaptive(t *testing.T) {
 	narrowed := change(narrow)
 	until("the smallest rendition", renditions()[3], 3*time.Second)
 	<-time.After(4 * time.Second)
-	if total, longest := v.screen.frozen(narrowed); total > time.Second {
+	if total, longest := v.screen.frozen(narrowed, calm.screen); total > time.Second {
 		t.Errorf("frozen for %v when the path became narrow, at most %v at once", total, longest)
 	}
 	widened := change(wide)
 	until("the best rendition again", renditions()[0], 10*time.Second)
-	if total, _ := v.screen.frozen(widened); total > 0 {
+	if total, _ := v.screen.frozen(widened, calm.screen); total > 0 {
 		t.Errorf("frozen for %v when the path became wide again", total)
 	}
 	if err := v.alive(); err != nil {

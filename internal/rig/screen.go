@@ -106,21 +106,43 @@ func (s *screen) run(now time.Time) {
 	}
 }
 
+const usual = time.Second / 30 // from one picture to the next
+
 // frozen is for how long the picture stood still since a moment, as browsers count it (W3C webrtc-stats, freezeCount): pauses longer than three
-// usual ones, and 150 ms longer.
-func (s *screen) frozen(since time.Time) (total, longest time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	const usual = time.Second / 30
-	for i := 1; i < len(s.frames); i++ {
-		pause := s.frames[i].at.Sub(s.frames[i-1].at)
-		if s.frames[i].at.Before(since) || pause < max(3*usual, usual+150*time.Millisecond) {
+// usual ones, and 150 ms longer. Those in which beside, a viewer without troubles, had to wait too are not his path's: the whole machine stood still.
+func (s *screen) frozen(since time.Time, beside *screen) (total, longest time.Duration) {
+	for _, p := range s.pauses(since, max(3*usual, usual+150*time.Millisecond)) {
+		if beside.waited(p.from, p.to) {
 			continue
 		}
-		total += pause
-		longest = max(longest, pause)
+		total += p.to.Sub(p.from)
+		longest = max(longest, p.to.Sub(p.from))
 	}
 	return total, longest
+}
+
+type pause struct{ from, to time.Time }
+
+// pauses are the times without a new picture that ended since a moment.
+func (s *screen) pauses(since time.Time, least time.Duration) (all []pause) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := 1; i < len(s.frames); i++ {
+		if p := (pause{s.frames[i-1].at, s.frames[i].at}); !p.to.Before(since) && p.to.Sub(p.from) >= least {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// waited says whether there was a pause of more than three usual ones within a time.
+func (s *screen) waited(from, to time.Time) bool {
+	for _, p := range s.pauses(from, 3*usual) {
+		if p.from.Before(to) {
+			return true
+		}
+	}
+	return false
 }
 
 // shown are the pictures since a moment.
