@@ -124,7 +124,7 @@ func TestAdaptive(t *testing.T) {
 	narrowed := change(narrow)
 	until("the smallest rendition", renditions()[3], 3*time.Second)
 	<-time.After(4 * time.Second)
-	if total, longest := v.screen.frozen(narrowed, calm.screen); total > time.Second {
+	if total, longest := v.screen.frozen(narrowed, calm.screen); total > slower*time.Second {
 		t.Errorf("frozen for %v when the path became narrow, at most %v at once", total, longest)
 	}
 	widened := change(wide)

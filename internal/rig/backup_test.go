@@ -75,7 +75,7 @@ func TestBackupPublisher(t *testing.T) {
 			if err := v.Whole(); err != nil {
 				t.Error(err)
 			}
-			if gap := v.Gap(); gap > x.most {
+			if gap := v.Gap(); gap > slower*x.most {
 				t.Errorf("the viewer saw nothing for %v", gap)
 			} else {
 				t.Logf("the viewer saw nothing for %v", gap)

@@ -110,7 +110,7 @@ func TestGatewayDies(t *testing.T) {
 	if err := v.Whole(); err != nil {
 		t.Error(err)
 	}
-	if gap := v.Gap(); gap > time.Second {
+	if gap := v.Gap(); gap > slower*time.Second {
 		t.Errorf("no picture for %s", gap)
 	}
 	if err := late.Leave(); err != nil {

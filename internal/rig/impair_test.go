@@ -244,7 +244,7 @@ func (b *badNetwork) complete() {
 	if s.Passed > 30 {
 		b.t.Errorf("a key frame was shown instead of %d frames before it, which is more than one group of pictures", s.Passed)
 	}
-	if s.Freeze > 500*time.Millisecond {
+	if s.Freeze > slower*500*time.Millisecond {
 		b.t.Errorf("nothing was shown for %v", s.Freeze)
 	}
 	// A packet that is late may be asked for. The path's duplicates look as if they were sent once.
@@ -274,7 +274,7 @@ func (b *badNetwork) outage() {
 		b.t.Errorf("%d packets were sent again for %d that were lost", w.again, w.lost)
 	}
 	b.t.Logf("pictures again %v after the path was mended; %+v; on the wire %+v", after, b.viewer.Seen().Sum(), w)
-	if after > 1500*time.Millisecond {
+	if after > slower*1500*time.Millisecond {
 		b.t.Errorf("pictures came %v after the path was mended", after)
 	}
 	b.sound()
