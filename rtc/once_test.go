@@ -22,6 +22,11 @@ type stage struct {
 }
 
 func newStage(t *testing.T, rtx uint8) *stage {
+	return newStageOf(t, []media.Track{h264}, outTrack{wanted: true, pt: 96, rtxPT: rtx, ssrc: 1, rtx: 2})
+}
+
+// newStageOf has these tracks on their way to the viewer.
+func newStageOf(t *testing.T, tracks []media.Track, out ...outTrack) *stage {
 	e := New(Config{Listen: "127.0.0.1:0", Shards: 1, NoTCP: true, Log: slog.New(slog.DiscardHandler)})
 	if err := e.Listen(t.Context()); err != nil {
 		t.Fatal(err)
@@ -33,10 +38,13 @@ func newStage(t *testing.T, rtx uint8) *stage {
 	}
 	t.Cleanup(func() { _ = sink.Close() })
 	_ = sink.SetReadBuffer(8 << 20)
-	g := e.NewGroup([]media.Track{h264}, false)
+	for i := range out {
+		out[i].joint.source, out[i].next = i, i
+	}
+	g := e.NewGroup(tracks, false)
 	s := &stage{group: g, shard: e.shards[0], lane: g.lanes[0], sink: sink}
 	p := profiles()[0]
-	s.v = &Sender{group: g, tracks: []outTrack{{wanted: true, pt: 96, rtxPT: rtx, ssrc: 1, rtx: 2}}, onKeyRequest: func(int) { s.keys++ }}
+	s.v = &Sender{group: g, tracks: out, onKeyRequest: func(int) { s.keys++ }}
 	s.v.endpoint, s.v.state, s.v.shard = e, stateConnected, e.shards[0]
 	k := splitKeys(p, make([]byte, p.material()), false)
 	if s.v.seal, err = newSealer(k); err != nil {

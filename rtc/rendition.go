@@ -43,24 +43,45 @@ func (v *Sender) Rendition() int { return int(v.picture.Load()) }
 
 // take is Take in the shard's loop; the bursts' references are its own.
 func (v *Sender) take(sh *shard, track int, how How, cached []*media.Burst) {
-	defer func() {
+	release := func() {
 		for _, b := range cached {
 			b.Release()
 		}
-	}()
+	}
 	if v.gone || v.lane == nil {
+		release()
 		return
 	}
 	out := &v.tracks[v.group.picture]
-	out.next, out.paused = track, false
+	out.next = track
+	if out.off { // resume will find it
+		release()
+		return
+	}
+	out.paused = false
 	if track == out.joint.source || !out.begun || !out.wanted {
+		release()
 		return
 	}
 	if how == Paused {
 		v.drop(out)
 		out.paused = true
 	}
-	if how != AtOnce || len(cached) == 0 {
+	if how != AtOnce {
+		release()
+		return
+	}
+	v.change(sh, out, cached)
+}
+
+// change begins with what is cached of the rendition that is to come next, if that can be. The bursts' references are its own.
+func (v *Sender) change(sh *shard, out *outTrack, cached []*media.Burst) {
+	defer func() {
+		for _, b := range cached {
+			b.Release()
+		}
+	}()
+	if len(cached) == 0 || v.lane == nil {
 		return
 	}
 	items := v.begin(sh, past(cached, out.stamp))
@@ -74,17 +95,17 @@ func (v *Sender) take(sh *shard, track int, how How, cached []*media.Burst) {
 	}
 	first := &items[0]
 	out.paused = true
-	v.goOver(out, track, first.burst.Packets[0].Seq+first.shift, first.timestamp)
+	v.goOver(out, out.next, first.burst.Packets[0].Seq+first.shift, first.timestamp)
 	v.waiting = append(v.waiting, items...)
 	sh.fallBehind(v)
 }
 
 // picks decides whether a burst is of what the peer gets; at the key frame of a rendition that it is to get, it goes over to that one.
 func (v *Sender) picks(out *outTrack, t *laneTrack, b *media.Burst) bool {
-	if b.Track == out.joint.source {
+	if b.Track == out.joint.source && (!out.paused || b.Track != out.next) {
 		return !out.paused
 	}
-	if b.Track != out.next || !b.Key {
+	if b.Track != out.next || t.video && !b.Key {
 		return false
 	}
 	v.goOver(out, b.Track, b.Packets[0].Seq+t.shift, b.Timestamp)
@@ -110,8 +131,11 @@ func (v *Sender) goOver(out *outTrack, track int, seq uint16, timestamp uint32) 
 	v.drop(out)
 	was := out.joint
 	out.next, out.joint = track, joint{source: track, hasty: out.paused}
-	v.cut, out.paused = false, false
-	v.picture.Store(int32(track))
+	out.paused = false
+	if v.group.picture >= 0 && out == &v.tracks[v.group.picture] {
+		v.cut = false
+		v.picture.Store(int32(track))
+	}
 	if !out.begun {
 		return
 	}

@@ -79,6 +79,7 @@ type outTrack struct {
 	before  []joint // and was before, the newest last, as long as it may be asked for
 	next    int     // the stream's track that is to be sent from its next key frame on
 	paused  bool    // nothing is sent before that
+	off     bool    // nothing is sent before it is resumed
 	stamp   uint32  // highest timestamp of a live burst
 	rtxSeq  uint16
 	rtxROC  uint32
@@ -203,6 +204,10 @@ func (v *Sender) joined(sh *shard, items []item) {
 		if i := v.group.out(items[0].burst); i >= 0 {
 			v.tracks[i].joint.source, v.tracks[i].next = items[0].burst.Track, items[0].burst.Track
 			v.picture.Store(int32(items[0].burst.Track))
+			if v.tracks[i].off {
+				releaseItems(items)
+				items = nil
+			}
 		}
 	}
 	v.waiting = v.begin(sh, items)
@@ -247,7 +252,7 @@ func (v *Sender) send(sh *shard, t *laneTrack, b *media.Burst) {
 		return
 	}
 	out := &v.tracks[i]
-	if !out.wanted || !v.picks(out, t, b) {
+	if !out.wanted || out.off || !v.picks(out, t, b) {
 		return
 	}
 	if len(v.waiting) > 0 {

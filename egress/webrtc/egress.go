@@ -74,11 +74,14 @@ type Session struct {
 	sub     *stream.Subscription
 	fan     *fan
 
-	choice choice               // of the loop that sends
-	next   atomic.Pointer[move] // what it has decided
-	wish   atomic.Pointer[wish] // what the viewer wants; nil: what his path takes
-	going  atomic.Int32         // the track that he was told to take last; -1: none
-	told   atomic.Int32         // the one of which OnRendition has heard; -1: none
+	choice  choice                       // of the loop that sends
+	next    atomic.Pointer[move]         // what it has decided
+	showing sync.Mutex                   // guards the order of what is switched on and off
+	off     [media.Video + 1]atomic.Bool // by kind: the viewer does not want it at the moment
+
+	wish  atomic.Pointer[wish] // what the viewer wants; nil: what his path takes
+	going atomic.Int32         // the track that he was told to take last; -1: none
+	told  atomic.Int32         // the one of which OnRendition has heard; -1: none
 }
 
 // Play answers a viewer's offer (WHEP). Its errors wrap those of rtc and of stream, or are ErrFull.
@@ -173,7 +176,15 @@ func (s *Session) close(reason error, tell bool) {
 
 func (s *Session) connected() {
 	s.log.Debug("viewer connected")
-	s.fan.begin(s.sender.Load())
+	v := s.sender.Load()
+	s.showing.Lock()
+	for _, kind := range []media.Kind{media.Audio, media.Video} {
+		if s.off[kind].Load() {
+			s.showLocked(v, kind)
+		}
+	}
+	s.fan.begin(v)
+	s.showing.Unlock()
 	if f := s.request.OnStarted; f != nil {
 		f()
 	}

@@ -134,6 +134,9 @@ func (f *fan) unwant(rungs []rung, idle map[int]time.Time, now time.Time) {
 
 // look is called by the loop that sends to the viewer, for each survey.
 func (s *Session) look(p rtc.Path) {
+	if s.off[media.Video].Load() {
+		return
+	}
 	rungs, pinned := s.allowed(s.fan.ladder.get())
 	if m := s.choice.step(p, rungs, pinned); m.take >= 0 || m.probe > 0 {
 		m.estimate = p.Estimate

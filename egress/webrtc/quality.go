@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"sluice/media"
+	"sluice/rtc"
 	"sluice/stream"
 )
 
@@ -115,6 +116,35 @@ func (s *Session) Adapt(width, height int) {
 		}
 	}
 	s.wish.Store(&wish{-1, height})
+}
+
+// Show says whether the viewer gets the picture, or the sound. It goes on at once, with the picture that is cached.
+func (s *Session) Show(kind media.Kind, on bool) {
+	s.showing.Lock()
+	defer s.showing.Unlock()
+	off := &s.off[kind]
+	if off.Swap(!on) == !on {
+		return
+	}
+	if v := s.sender.Load(); v != nil {
+		s.showLocked(v, kind)
+	}
+}
+
+// showLocked brings it to the loop that sends, when there is one; showing is held.
+func (s *Session) showLocked(v *rtc.Sender, kind media.Kind) {
+	switch {
+	case s.off[kind].Load():
+		s.fan.group.Pause(v, kind)
+	case kind == media.Video:
+		track := int(s.going.Load())
+		if track < 0 {
+			track = v.Rendition()
+		}
+		s.fan.sub.Cached(track, func(cached []*media.Burst) { s.fan.group.Resume(v, kind, cached) })
+	default:
+		s.fan.group.Resume(v, kind, nil)
+	}
 }
 
 // allowed are the rungs of which the viewer may get one, and the one that he gets in any case; -1: none is.

@@ -44,6 +44,7 @@ type PlaySession interface {
 	Rates() webrtc.Rates
 	Pin(track int) bool      // one of the qualities, whatever the path takes; false: there is none such
 	Adapt(width, height int) // what the path takes, at most so many pixels; 0: no limit
+	Show(kind media.Kind, on bool)
 }
 
 // Request asks for a session. Its callbacks are called from any goroutine, OnEnded once at most.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/media"
 	"sluice/rtc"
 	"sluice/signal"
 	"sluice/stream"
@@ -32,10 +33,12 @@ func (s *socket) handle(r request) {
 		s.ask(r)
 	case "forceStreamQuality":
 		s.quality(r)
-	case "enableTrack", "toggleVideo", "toggleAudio": // without an answer: all tracks are on
-		if r.Enabled != nil && !*r.Enabled {
-			s.fail(echo(r.StreamID), notSupported, "single tracks can't be switched off")
-		}
+	case "toggleVideo":
+		s.toggle(r, media.Video)
+	case "toggleAudio":
+		s.toggle(r, media.Audio)
+	case "enableTrack":
+		s.toggle(r, media.Video, media.Audio)
 	case "join", "leave", "peerMessageCommand", "startNewP2PConnection":
 		s.fail(echo(r.StreamID), notSupported, "there are no peer-to-peer calls; publish and play instead")
 	case "joinRoom", "leaveFromRoom", "getRoomInfo", "getVideoTrackAssignmentsCommand", "assignVideoTrackCommand",
@@ -174,6 +177,32 @@ func (s *socket) quality(r request) {
 		return
 	}
 	x.doLocked(func() { x.choose(height) })
+}
+
+// toggle says whether a viewer gets picture or sound. There is no answer.
+func (s *socket) toggle(r request, kinds ...media.Kind) {
+	if _, ok := s.key(r); !ok {
+		return
+	}
+	id := string(r.StreamID)
+	track := strings.TrimPrefix(strings.TrimPrefix(string(r.TrackID), "ARDAMSv"), "ARDAMSa")
+	if track != "" && track != id {
+		s.fail(id, noTrack, "the stream is its own one track")
+		return
+	}
+	if r.Enabled == nil {
+		s.fail(id, badRequest, "enabled is true or false")
+		return
+	}
+	on := bool(*r.Enabled)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.sessions[id]
+	if x == nil || x.publish {
+		s.strayLocked(id, refusal{noTrack, "nothing is played under this id"})
+		return
+	}
+	x.doLocked(func() { x.show(on, kinds) })
 }
 
 // strayLocked answers a message for a session that is not there: not at all when it was just

@@ -193,6 +193,8 @@ func (l *leg) Pin(track int) bool { l.w.note("pin %s %d", l.rq.Key.ID, track); r
 
 func (l *leg) Adapt(width, height int) { l.w.note("adapt %s %dx%d", l.rq.Key.ID, width, height) }
 
+func (l *leg) Show(kind media.Kind, on bool) { l.w.note("show %s %s %t", l.rq.Key.ID, kind, on) }
+
 func (l *leg) Close(reason error) { l.w.note("closed %s: %v", l.rq.Key.ID, reason) }
 
 // until waits for a line in the log, and says what is there instead.

@@ -38,6 +38,7 @@ const (
 	notSupported   = "not_supported"    // a command of the protocol that we don't do
 	badCandidate   = "bad_candidate"    // an ICE candidate that can't be read
 	tooMany        = "too_many_streams" // more at once than one socket may have
+	noTrack        = "no_such_track"    // a stream is its own one track
 	noQuality      = "no_such_quality"  // the stream has no rendition of that height
 	noBackup       = "no_backup"        // no other origin can take a backup publisher
 )

@@ -24,6 +24,7 @@ type request struct {
 	Candidate      *text   `json:"candidate"`
 	Enabled        *flag   `json:"enabled"`
 	StreamHeight   text    `json:"streamHeight"`
+	TrackID        text    `json:"trackId"`
 }
 
 // text is a string; null reads as "", a number or boolean as it is written.

@@ -204,6 +204,18 @@ func (x *session) choose(height int) {
 	x.say(refusal{noQuality, "there are: " + strings.Join(heights, ", ")}.reply(x.id))
 }
 
+// show switches picture or sound on or off.
+func (x *session) show(on bool, kinds []media.Kind) {
+	leg, ok := x.leg.(PlaySession)
+	if !ok {
+		x.say(refusal{noTrack, "there is no offer yet; switch after play_started"}.reply(x.id))
+		return
+	}
+	for _, k := range kinds {
+		leg.Show(k, on)
+	}
+}
+
 // rendition tells the viewer that the picture has another height now; not with which it begins.
 func (x *session) rendition(q webrtc.Quality) {
 	if x.height != 0 && x.height != q.Height {
