@@ -1,4 +1,4 @@
-// Package clustertest is the conformance suite that every cluster.Registry passes.
+// Package clustertest is the conformance suite that every cluster.Store passes.
 //
 // Imports: media, cluster.
 package clustertest
@@ -16,7 +16,7 @@ import (
 
 // Open opens one more registry on a store, as another process of the cluster would.
 // It leaves closing to t.Cleanup; a test may close it earlier.
-type Open func(t *testing.T) cluster.Registry
+type Open func(t *testing.T) cluster.Store
 
 // NewStore makes an empty store. Its registries take the time from now, from any goroutine.
 type NewStore func(t *testing.T, now func() time.Time) Open
@@ -52,11 +52,19 @@ func Run(t *testing.T, newStore NewStore) {
 		{"close", closeOne},
 		{"the clock", theClock},
 		{"random histories", randomHistories},
+		{"documents: round trip", documentsRoundTrip},
+		{"documents: compare and swap", documentsSwap},
+		{"documents: what is refused", documentsRefused},
+		{"documents: one of many writers wins", documentsOneWins},
+		{"documents: expiry", documentsExpire},
+		{"documents: pages, order, search", documentsFound},
+		{"documents: notices", documentsNotices},
+		{"documents: contexts are obeyed", documentsContexts},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			clock := &Clock{at: time.Date(2030, 1, 2, 3, 4, 5, 678e6, time.UTC)}
 			open := newStore(t, clock.Now)
-			c.test(t, &fixture{Registry: open(t), ctx: t.Context(), clock: clock, open: open, sessions: map[string]int64{}})
+			c.test(t, &fixture{Store: open(t), ctx: t.Context(), clock: clock, open: open, sessions: map[string]int64{}})
 		})
 	}
 }
@@ -86,7 +94,7 @@ const ttl = cluster.SessionTTL
 
 // fixture is a store with a first registry on it.
 type fixture struct {
-	cluster.Registry
+	cluster.Store
 	ctx   context.Context
 	clock *Clock
 	open  Open
@@ -142,7 +150,7 @@ func (f *fixture) want(t *testing.T, key media.Key, node string) cluster.Lease {
 // claim claims or ends the test.
 func (f *fixture) claim(t *testing.T, key media.Key, node string) cluster.Lease {
 	t.Helper()
-	return f.take(t, f.Registry, f.want(t, key, node))
+	return f.take(t, f.Store, f.want(t, key, node))
 }
 
 func (f *fixture) take(t *testing.T, r cluster.Registry, asked cluster.Lease) cluster.Lease {
@@ -219,7 +227,7 @@ func (f *fixture) eachHandle(t *testing.T, handles []cluster.Registry, fn func(i
 }
 
 func (f *fixture) handles(t *testing.T, n int) []cluster.Registry {
-	list := []cluster.Registry{f.Registry}
+	list := []cluster.Registry{f.Store}
 	for len(list) < n {
 		list = append(list, f.open(t))
 	}

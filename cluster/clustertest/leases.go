@@ -321,7 +321,7 @@ func backups(t *testing.T, f *fixture) {
 	main := f.claim(t, key, "a")
 	wanted := f.want(t, key, "b")
 	wanted.Backup = true
-	backup := f.take(t, f.Registry, wanted)
+	backup := f.take(t, f.Store, wanted)
 	if wanted.Node, wanted.Session = "c", f.in(t, "c"); true {
 		if _, err := f.Claim(f.ctx, wanted); !errors.Is(err, cluster.ErrStreamInUse) {
 			t.Errorf("second backup: %v", err)

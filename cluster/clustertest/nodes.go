@@ -36,7 +36,7 @@ func nodesRoundTrip(t *testing.T, f *fixture) {
 			t.Errorf("node came back as\n%+v, want\n%+v", got, n)
 		}
 	}
-	check(f.Registry)
+	check(f.Store)
 	check(other)
 
 	// The next heartbeat replaces all of the row, from any handle; its stamp is the registry's.
@@ -46,7 +46,7 @@ func nodesRoundTrip(t *testing.T, f *fixture) {
 	said.Fenced, said.Order = true, cluster.Order{Drain: true}
 	ok(t, other.Heartbeat(f.ctx, said))
 	n.LastHeartbeat = f.clock.Now()
-	check(f.Registry)
+	check(f.Store)
 	check(other)
 }
 

@@ -30,14 +30,17 @@ type slot struct {
 type Store struct {
 	now func() time.Time
 
-	mu      sync.Mutex
-	nodes   map[string]cluster.Node
-	streams map[slot]cluster.Stream
+	mu        sync.Mutex
+	nodes     map[string]cluster.Node
+	streams   map[slot]cluster.Stream
+	documents map[document]cluster.Document
+	notices   map[string]int64 // of each kind
 }
 
 // NewStore returns an empty store; now is time.Now unless a test has its own clock.
 func NewStore(now func() time.Time) *Store {
-	return &Store{now: now, nodes: map[string]cluster.Node{}, streams: map[slot]cluster.Stream{}}
+	return &Store{now: now, nodes: map[string]cluster.Node{}, streams: map[slot]cluster.Stream{},
+		documents: map[document]cluster.Document{}, notices: map[string]int64{}}
 }
 
 // Registry is one node's way to the store. It works as one for a database would whose only atomic
@@ -50,9 +53,11 @@ type Registry struct {
 	cut     bool
 	closed  bool
 	queries map[string]int
+
+	revisions cluster.Revisions
 }
 
-var _ cluster.Registry = (*Registry)(nil)
+var _ cluster.Store = (*Registry)(nil)
 
 // Open returns another way to the store.
 func (s *Store) Open() *Registry { return &Registry{store: s, queries: map[string]int{}} }
@@ -64,13 +69,14 @@ func (s *Store) OpenVia(trip func(context.Context) error) *Registry {
 	return r
 }
 
-// Empty deletes all streams, and nodes too if whole: as a database that was lost comes back.
+// Empty deletes all streams, and nodes and documents too if whole: as a database that was lost comes back.
 func (s *Store) Empty(whole bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.streams)
 	if whole {
 		clear(s.nodes)
+		clear(s.documents)
 	}
 }
 
@@ -131,6 +137,7 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 	}
 	r.call("Join")
 	return r.step(ctx, func() {
+		r.revisions.Joined()
 		n.Order = cluster.Order{}
 		if row, ok := r.store.nodes[n.ID]; ok && row.Process() != "" && row.Process() == n.Process() {
 			n.Order = row.Order
@@ -162,6 +169,7 @@ func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
 		default:
 			n.Order = row.Order
 			r.writeLocked(n)
+			r.revisions.Learn(r.store.notices)
 		}
 	})
 	if refused != nil && err == nil {

@@ -12,7 +12,7 @@ import (
 func TestConformance(t *testing.T) {
 	clustertest.Run(t, func(_ *testing.T, now func() time.Time) clustertest.Open {
 		store := NewStore(now)
-		return func(*testing.T) cluster.Registry { return store.Open() }
+		return func(*testing.T) cluster.Store { return store.Open() }
 	})
 }
 

@@ -29,7 +29,7 @@ func TestConformanceOfMongoDB(t *testing.T) {
 func conformance(t *testing.T, url func(database string) string) {
 	clustertest.Run(t, func(t *testing.T, now func() time.Time) clustertest.Open {
 		u := url(freshDatabase(t, url))
-		return func(t *testing.T) cluster.Registry { return open(t, u, WithClock(now)) }
+		return func(t *testing.T) cluster.Store { return open(t, u, WithClock(now)) }
 	})
 }
 

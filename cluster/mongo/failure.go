@@ -66,7 +66,8 @@ func badURL(err error) error {
 
 // explain says what went wrong, and what to do about it, in one line without passwords.
 func (r *Registry) explain(err error) error {
-	for _, known := range []error{cluster.ErrFenced, cluster.ErrReplaced, cluster.ErrNoNode, cluster.ErrLeaseLost, context.Canceled} {
+	for _, known := range []error{cluster.ErrFenced, cluster.ErrReplaced, cluster.ErrNoNode, cluster.ErrLeaseLost,
+		cluster.ErrNoDocument, cluster.ErrExists, cluster.ErrConflict, cluster.ErrBadDocument, context.Canceled} {
 		if err == nil || errors.Is(err, known) {
 			return err
 		}

@@ -40,24 +40,29 @@ const (
 	closeWithin = 2 * time.Second
 )
 
-// Registry is a cluster.Registry and a cluster.Notifier.
+// Registry is a cluster.Store and a cluster.Notifier.
 type Registry struct {
-	client  *driver.Client
-	nodes   *driver.Collection
-	streams *driver.Collection
-	where   string        // hosts and database, for errors; never a password
-	timeout time.Duration // of every call, if the URL has one
-	clock   clock
-	fixed   func() time.Time // a test's clock
-	log     *slog.Logger
-	bad     *cluster.BadRows
+	client    *driver.Client
+	nodes     *driver.Collection
+	streams   *driver.Collection
+	documents *driver.Collection
+	where     string        // hosts and database, for errors; never a password
+	timeout   time.Duration // of every call, if the URL has one
+	clock     clock
+	fixed     func() time.Time // a test's clock
+	log       *slog.Logger
+	bad       *cluster.BadRows
+
+	revisions cluster.Revisions
+	mu        sync.Mutex
+	notices   map[string]int64 // of nodes' rows, as last seen
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
 
 var (
-	_ cluster.Registry = (*Registry)(nil)
+	_ cluster.Store    = (*Registry)(nil)
 	_ cluster.Notifier = (*Registry)(nil)
 )
 
@@ -70,7 +75,7 @@ func WithClock(now func() time.Time) Option { return func(r *Registry) { r.fixed
 // WithLog says where rows are told of that can't be read.
 func WithLog(log *slog.Logger) Option { return func(r *Registry) { r.log = log } }
 
-// Open connects to the server that a mongodb:// or mongodb+srv:// URL names, and makes the collections' index. The
+// Open connects to the server that a mongodb:// or mongodb+srv:// URL names, and makes the collections' indexes. The
 // database is that of the URL's path, or "sluice". Errors say what to do, and never repeat the URL: it may hold a password.
 func Open(ctx context.Context, url string, opts ...Option) (*Registry, error) {
 	o, database, err := parse(url)
@@ -89,7 +94,7 @@ func Open(ctx context.Context, url string, opts ...Option) (*Registry, error) {
 		return nil, fmt.Errorf("open registry: %w", badURL(err))
 	}
 	db := r.client.Database(database)
-	r.nodes, r.streams = db.Collection("nodes"), db.Collection("streams")
+	r.nodes, r.streams, r.documents = db.Collection("nodes"), db.Collection("streams"), db.Collection("documents")
 	if err := r.prepare(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open registry: %w", err), r.disconnect())
 	}
@@ -136,6 +141,11 @@ func (r *Registry) prepare(ctx context.Context) error {
 	}
 	// Streams that were published once and are not now stay as rows: this index finds the others.
 	_, err := r.streams.Indexes().CreateOne(ctx, driver.IndexModel{Keys: bson.D{{Key: "state", Value: 1}}})
+	for _, index := range documentIndexes() { // FerretDB breaks off when it is asked for many that it has
+		if err == nil {
+			_, err = r.documents.Indexes().CreateOne(ctx, index)
+		}
+	}
 	return r.explain(err)
 }
 

@@ -29,6 +29,9 @@ type nodeRow struct {
 	Order     orderRow  `bson:"order"`
 	Process   string    `bson:"process"` // cluster.Node.Process at the Join
 	Row       string    `bson:"row"`     // the rest of cluster.Node as JSON
+
+	Notice    int64            `bson:"notice"`    // of Notify, the last one; 0: none since the Join
+	Revisions map[string]int64 `bson:"revisions"` // the last notice of each kind of documents
 }
 
 type orderRow struct {
@@ -67,12 +70,14 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 	}
 	if err == nil {
 		now := r.Now()
-		d := nodeRow{ID: n.ID, Session: n.Session, Heartbeat: now, State: string(n.State), Process: n.Process(), Row: row}
+		d := nodeRow{ID: n.ID, Session: n.Session, Heartbeat: now, State: string(n.State), Process: n.Process(), Row: row, Revisions: map[string]int64{}}
 		again := false
 		if again, err = r.rejoin(ctx, d); err == nil && !again {
 			_, err = r.nodes.ReplaceOne(ctx, id(n.ID), d, options.Replace().SetUpsert(true))
 		}
 		if err == nil {
+			r.revisions.Joined()
+			r.noticed(n.ID, 0)
 			_ = r.forget(ctx, now.Add(-forgetAfter)) // the next who joins does it
 		}
 	}
@@ -136,16 +141,25 @@ func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
 	if err != nil {
 		return r.wrap(err, "heartbeat of node %q", n.ID)
 	}
-	res, err := r.nodes.UpdateOne(ctx,
-		bson.D{{Key: "_id", Value: n.ID}, {Key: "session", Value: n.Session}, {Key: "fenced", Value: false}},
-		set(bson.D{{Key: "heartbeat", Value: r.Now()}, {Key: "state", Value: string(n.State)}, {Key: "row", Value: row}}))
-	if err == nil && res.MatchedCount == 0 {
-		err = r.whyNot(ctx, n)
+	for range beatTries {
+		var res *driver.UpdateResult
+		res, err = r.nodes.UpdateOne(ctx,
+			bson.D{{Key: "_id", Value: n.ID}, {Key: "session", Value: n.Session}, {Key: "fenced", Value: false}, {Key: "notice", Value: r.lastNotice(n.ID)}},
+			set(bson.D{{Key: "heartbeat", Value: r.Now()}, {Key: "state", Value: string(n.State)}, {Key: "row", Value: row}}))
+		if err == nil && res.MatchedCount == 0 {
+			err = r.whyNot(ctx, n)
+		}
+		if !errors.Is(err, errAgain) {
+			break
+		}
 	}
 	return r.wrap(err, "heartbeat of node %q", n.ID)
 }
 
-// whyNot says why a heartbeat was refused.
+// beatTries is how many notices may come during one heartbeat.
+const beatTries = 5
+
+// whyNot says why a heartbeat was refused; errAgain: a notice was in its way, which is known now.
 func (r *Registry) whyNot(ctx context.Context, n cluster.Node) error {
 	d, found, err := r.nodeRow(ctx, n.ID)
 	switch {
@@ -153,8 +167,12 @@ func (r *Registry) whyNot(ctx context.Context, n cluster.Node) error {
 		return err
 	case found && d.Session != n.Session:
 		return cluster.ErrReplaced
+	case !found || d.Fenced:
+		return cluster.ErrFenced
 	}
-	return cluster.ErrFenced
+	r.revisions.Learn(d.Revisions)
+	r.noticed(n.ID, d.Notice)
+	return errAgain
 }
 
 // nodeRow reads a node's row, without what the node says of itself.

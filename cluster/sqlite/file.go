@@ -64,6 +64,32 @@ var migrations = [...]string{
 	INSERT INTO streams SELECT key, 0, 'finished', origin, 0, epoch, codecs, started FROM leases;
 	DROP TABLE leases;
 	CREATE INDEX streams_alive ON streams (key, backup) WHERE state <> 'finished';`,
+	`CREATE TABLE documents (
+		kind     TEXT NOT NULL,
+		grp      TEXT NOT NULL,
+		id       TEXT NOT NULL,
+		name     TEXT NOT NULL,
+		sortname TEXT NOT NULL,    -- cluster.Document.SortName
+		haystack TEXT NOT NULL,    -- cluster.Document.Haystack
+		state    TEXT NOT NULL,
+		at       INTEGER NOT NULL, -- Unix milliseconds, as all times here; 0: none
+		version  INTEGER NOT NULL,
+		changed  INTEGER NOT NULL,
+		expires  INTEGER NOT NULL, -- 0: never
+		body     TEXT NOT NULL,    -- JSON
+		PRIMARY KEY (kind, grp, id)
+	);
+	-- Pages are found in these without reading bodies.
+	CREATE INDEX documents_by_id ON documents (kind, grp, id, expires, state, haystack);
+	CREATE INDEX documents_by_at ON documents (kind, grp, at, id, expires);
+	CREATE INDEX documents_by_name ON documents (kind, grp, sortname, id, expires);
+	CREATE INDEX documents_by_state ON documents (kind, grp, state, id, expires);
+	CREATE INDEX documents_by_changed ON documents (kind, changed);
+	CREATE INDEX documents_by_expires ON documents (expires) WHERE expires > 0;
+	CREATE TABLE revisions (
+		kind     TEXT PRIMARY KEY,
+		revision INTEGER NOT NULL -- of notices of documents of that kind
+	) WITHOUT ROWID;`,
 }
 
 // busyWait is how long SQLite waits for another process's write, in milliseconds. Each

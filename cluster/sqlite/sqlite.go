@@ -20,7 +20,7 @@ import (
 // readers is how many reads one process does at a time; with WAL they wait for no writer.
 const readers = 4
 
-// Registry is a cluster.Registry. Each of its statements is a
+// Registry is a cluster.Store. Each of its statements is a
 // transaction of its own: no process can hold the file locked while it does something else, or is paused.
 type Registry struct {
 	now   func() time.Time
@@ -28,9 +28,11 @@ type Registry struct {
 	read  *sql.DB
 	log   *slog.Logger
 	bad   *cluster.BadRows
+
+	revisions cluster.Revisions
 }
 
-var _ cluster.Registry = (*Registry)(nil)
+var _ cluster.Store = (*Registry)(nil)
 
 // Option changes how Open works.
 type Option func(*Registry)
@@ -100,6 +102,7 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 			n.ID, n.Session, r.now().UnixNano(), row, n.Process() != "")
 	}
 	if err == nil {
+		r.revisions.Joined()
 		_ = r.forget(ctx, r.now().Add(-forgetAfter)) // the next who joins does it
 	}
 	return wrap(err, "join as node %q", n.ID)
@@ -121,8 +124,7 @@ func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
 	if err != nil {
 		return wrap(err, "heartbeat of node %q", n.ID)
 	}
-	wrote, err := r.exec(ctx, `UPDATE nodes SET heartbeat = ?, row = ? WHERE id = ? AND session = ? AND fenced = 0`,
-		r.now().UnixNano(), row, n.ID, n.Session)
+	wrote, err := r.beat(ctx, r.now(), row, n.ID, n.Session)
 	if err == nil && !wrote {
 		err = r.whyNot(ctx, n)
 	}

@@ -12,7 +12,7 @@ import (
 func TestConformance(t *testing.T) {
 	clustertest.Run(t, func(t *testing.T, now func() time.Time) clustertest.Open {
 		path := filepath.Join(t.TempDir(), "sluice.db")
-		return func(t *testing.T) cluster.Registry { return open(t, path, WithClock(now)) }
+		return func(t *testing.T) cluster.Store { return open(t, path, WithClock(now)) }
 	})
 }
 
