@@ -13,6 +13,8 @@ BENCH    ?=
 FUZZTIME ?= 10s
 CHAOS    ?=
 PKG      ?= ./...
+# Tests that play pictures in real time: beside another package's they would measure that one.
+LIVE     := ./internal/rig ./load/...
 
 # What the pages are made from. npm ci and the build run only when one of these is newer.
 WEB_SOURCES := $(shell find web \( -name node_modules -o -name dist -o -name .test \) -prune -o -type f -not -name '*.go' -print 2>/dev/null)
@@ -58,7 +60,8 @@ up: build ## build, and run a whole cluster on this machine; ARGS="--edges 3" fo
 
 test: deps deps-test lint arch test-web ferretdb ## every test: what CI runs
 	@echo "go: tests with the race detector"
-	go test -race -timeout 10m $(PKG)
+	go test -race -timeout 10m $$(go list $(PKG) | grep -vxF "$$(go list $(LIVE))")
+	go test -race -timeout 10m -p 1 $(LIVE)
 	@$(MAKE) --no-print-directory e2e
 
 ferretdb: ## build bin/ferretdb, the MongoDB of the tests
