@@ -77,7 +77,8 @@ func wantsBackup(r *http.Request) bool {
 
 func signalRoute(method string, seg []string) (route, *problem.Problem) {
 	events := len(seg) == 5 && seg[4] == "events"
-	if len(seg) < 3 || len(seg) > 4 && !events || method == http.MethodOptions {
+	layer := len(seg) == 5 && seg[4] == "layer"
+	if len(seg) < 3 || len(seg) > 4 && !events && !layer || method == http.MethodOptions {
 		return route{}, nil // any node knows the answer; a preflight must not fail because a node is gone
 	}
 	key, err := media.NewKey(seg[0], seg[2])

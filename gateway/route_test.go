@@ -29,6 +29,8 @@ var routeCases = []struct {
 	{"preflight of an endpoint", "OPTIONS", "/live/whep/stream1", false, route{}, ""},
 	{"resource", "PATCH", "/live/whep/stream1/edge-1.f00", false, route{kind: toNode, key: stream1, node: "edge-1"}, ""},
 	{"resource, random with dots", "DELETE", "/live/whip/stream1/o1.a.b", false, route{kind: toNode, key: stream1, node: "o1"}, ""},
+	{"events of a resource", "GET", "/live/whep/stream1/edge-1.f00/events", false, route{kind: toNode, key: stream1, node: "edge-1", events: true}, ""},
+	{"layer of a resource", "POST", "/live/whep/stream1/edge-1.f00/layer", false, route{kind: toNode, key: stream1, node: "edge-1"}, ""},
 	{"preflight of a resource", "OPTIONS", "/live/whip/stream1/gone.abc", false, route{}, ""},
 	{"resource without dot", "DELETE", "/live/whip/stream1/abc", false, route{}, "no_session"},
 	{"resource without random", "DELETE", "/live/whip/stream1/abc.", false, route{}, "no_session"},

@@ -6,28 +6,52 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
+	"sluice/internal/auth"
 	"sluice/internal/problem"
+	"sluice/media"
 )
 
-// Server-sent events of a session: the extension of draft-murillo-whep-03 §4.8.1, of whose events we have the one that tells a
-// client to open another session, which the gateway leads to another node. WHIP has the same under its own name.
+// Server-sent events of a session: the extension of draft-ietf-wish-whep-03 §4.9. WHIP has one of them under its own name: the one that tells
+// a client to open another session, which the gateway leads to another node.
 const (
 	eventsPath = "events"
-	reconnect  = "reconnect"
+
+	reconnect   = "reconnect"
+	active      = "active"   // the publisher sends
+	inactive    = "inactive" // it does not any more
+	layersEvent = "layers"
+	viewerCount = "viewercount"
+
 	// eventsPing is how often an idle event stream says something: proxies cut off what is silent for a minute.
 	eventsPing = 15 * time.Second
-	// maxListeners of one session; a client that comes back may be a second one for a while.
-	maxListeners = 2
-	maxEvents    = 1 << 10 // bytes of the list of wanted events
+	// lookEvery is how often a viewer's stream is looked at for news, and countEvery how often its viewers are counted.
+	lookEvery  = time.Second
+	countEvery = 5 * time.Second
+	// maxStreams of events of one session; a client that comes back may be a second one for a while.
+	maxStreams = 2
+	maxEvents  = 1 << 10 // bytes of the list of wanted events
 )
 
-func (r *Resource) eventsLink(session string) string {
-	return fmt.Sprintf(`<%s/%s>; rel="urn:ietf:params:%s:ext:core:server-sent-events"; events=%q`, session, eventsPath, r.cfg.Protocol, reconnect)
+// known are the events that a session has.
+func (r *Resource) known() []string {
+	switch {
+	case r.cfg.Action == auth.Publish:
+		return []string{reconnect}
+	case r.cfg.Viewers == nil:
+		return []string{active, inactive, layersEvent, reconnect}
+	}
+	return []string{active, inactive, layersEvent, reconnect, viewerCount}
 }
 
-// events serves /{session}/events: POST says which events are wanted and gets the address of the stream, which is the same; GET is it.
+func (r *Resource) eventsLink(session string) string {
+	return fmt.Sprintf(`<%s/%s>; rel="urn:ietf:params:%s:ext:core:server-sent-events"; events=%q`, session, eventsPath, r.cfg.Protocol, strings.Join(r.known(), ","))
+}
+
+// events serves /{session}/events: POST says which events are wanted and gets the address of the stream, GET is the stream, of all
+// events or of those that ?only= lists.
 func (r *Resource) events(w http.ResponseWriter, req *http.Request) {
 	const methods = "OPTIONS, GET, POST"
 	cors(w)
@@ -53,7 +77,8 @@ func (r *Resource) events(w http.ResponseWriter, req *http.Request) {
 			r.fail(w, req, err)
 			return
 		}
-		w.Header().Set("Location", req.URL.EscapedPath())
+		wanted = slices.DeleteFunc(wanted, func(name string) bool { return !slices.Contains(r.known(), name) })
+		w.Header().Set("Location", req.URL.EscapedPath()+"?only="+strings.Join(wanted, ","))
 		w.WriteHeader(http.StatusCreated)
 	case http.MethodGet:
 		r.fail(w, req, r.stream(w, req, e))
@@ -65,8 +90,12 @@ func (r *Resource) events(w http.ResponseWriter, req *http.Request) {
 
 // stream sends events until the session ends or the client leaves.
 func (r *Resource) stream(w http.ResponseWriter, req *http.Request, e *entry) error {
+	wanted := r.known()
+	if only := req.URL.Query(); only.Has("only") {
+		wanted = strings.Split(only.Get("only"), ",")
+	}
 	move := make(chan struct{}, 1)
-	if !r.listen(e, move) {
+	if !r.listen(e, move, slices.Contains(wanted, reconnect)) {
 		return problem.New(problem.TooMany, "the session's events are listened to already")
 	}
 	defer r.unlisten(e, move)
@@ -82,10 +111,22 @@ func (r *Resource) stream(w http.ResponseWriter, req *http.Request, e *entry) er
 	ping := time.NewTicker(eventsPing)
 	defer ping.Stop()
 	ok := send("retry: 1000\n\n")
+	news := news{of: e, wanted: wanted, viewers: r.cfg.Viewers}
+	var look <-chan time.Time
+	if news.any() {
+		tick := time.NewTicker(lookEvery)
+		defer tick.Stop()
+		look = tick.C
+		ok = ok && send(news.look(time.Now()))
+	}
 	for ok {
 		select {
 		case <-move:
-			ok = send("event: " + reconnect + "\ndata: {}\n\n")
+			ok = send(event(reconnect, "{}"))
+		case now := <-look:
+			if text := news.look(now); text != "" {
+				ok = send(text)
+			}
 		case <-ping.C:
 			ok = send(":\n\n")
 		case <-e.gone:
@@ -99,11 +140,64 @@ func (r *Resource) stream(w http.ResponseWriter, req *http.Request, e *entry) er
 	return nil
 }
 
-func (r *Resource) listen(e *entry, move chan struct{}) bool {
+func event(name, data string) string { return "event: " + name + "\ndata: " + data + "\n\n" }
+
+// news is what one listener has been told of a viewer's stream.
+type news struct {
+	of      *entry
+	wanted  []string
+	viewers func(media.Key) int // nil: nobody counts
+
+	live    bool
+	shape   string // of the layers
+	count   string
+	counted time.Time
+}
+
+func (n *news) wants(name string) bool { return slices.Contains(n.wanted, name) }
+
+// any reports whether there may be news.
+func (n *news) any() bool {
+	return n.of.viewer != nil && slices.ContainsFunc(n.wanted, func(name string) bool { return name != reconnect })
+}
+
+// look is what is new, as text of the event stream; "": nothing.
+func (n *news) look(now time.Time) (text string) {
+	if live := n.of.viewer.Live(); live != n.live {
+		n.live = live
+		name := inactive
+		if live {
+			name = active
+		}
+		if n.wants(name) {
+			text += event(name, "{}")
+		}
+	}
+	if n.wants(layersEvent) {
+		if data, shape := n.of.layers(); data != "" && shape != n.shape {
+			n.shape = shape
+			text += event(layersEvent, data)
+		}
+	}
+	if n.wants(viewerCount) && n.viewers != nil && now.Sub(n.counted) >= countEvery {
+		n.counted = now
+		if data := fmt.Sprintf(`{"viewercount":%d}`, n.viewers(n.of.key)); data != n.count {
+			n.count = data
+			text += event(viewerCount, data)
+		}
+	}
+	return text
+}
+
+func (r *Resource) listen(e *entry, move chan struct{}, moves bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(e.listeners) >= maxListeners {
+	if e.streams >= maxStreams {
 		return false
+	}
+	e.streams++
+	if !moves {
+		return true
 	}
 	e.listeners = append(e.listeners, move)
 	if e.told { // it came back meanwhile
@@ -115,6 +209,7 @@ func (r *Resource) listen(e *entry, move chan struct{}) bool {
 func (r *Resource) unlisten(e *entry, move chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	e.streams--
 	e.listeners = slices.DeleteFunc(e.listeners, func(l chan struct{}) bool { return l == move })
 }
 

@@ -25,9 +25,13 @@ func (s *server) published(t *testing.T, id string) (session, links string) {
 }
 
 // events opens an event stream, whose lines come until it ends.
-func (s *server) events(t *testing.T, session string) <-chan string {
+func (s *server) events(t *testing.T, session string, only ...string) <-chan string {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+session+"/events", nil)
+	url := s.URL + session + "/events"
+	if len(only) > 0 {
+		url += "?only=" + strings.Join(only, ",")
+	}
+	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,11 +142,28 @@ func TestWantedEvents(t *testing.T) {
 			if res.StatusCode != c.status || code != c.code {
 				t.Errorf("%s %s", res.Status, code)
 			}
-			if c.status == 201 && res.Header.Get("Location") != session+"/events" {
+			if c.status == 201 && res.Header.Get("Location") != session+"/events?only=reconnect" {
 				t.Errorf("Location %q", res.Header.Get("Location"))
 			}
 		})
 	}
+}
+
+// say is the next event of a stream of events, with its data.
+func say(lines <-chan string) string {
+	name := event(lines)
+	return strings.TrimSpace(name + " " + strings.TrimPrefix(<-lines, "data: "))
+}
+
+// played is the URL of a session that watches.
+func (s *server) played(t *testing.T, id string) (session, links string) {
+	t.Helper()
+	play, _ := offer(t, webrtc.RTPTransceiverDirectionRecvonly)
+	res, _, code := s.do(t, "POST", "/live/whep/"+id, sdp, play)
+	if res.StatusCode != 201 {
+		t.Fatalf("play: %s %s", res.Status, code)
+	}
+	return res.Header.Get("Location"), strings.Join(res.Header.Values("Link"), "\n")
 }
 
 func is(got, want int) error {

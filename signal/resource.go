@@ -58,7 +58,8 @@ type Config struct {
 	Authorize  auth.Hook
 	Admit      func() error // refuses new sessions with an error, such as egress/webrtc's ErrFull; nil: takes all
 	ClientAddr func(*http.Request) netip.Addr
-	Log        *slog.Logger // default slog.Default()
+	Viewers    func(media.Key) int // of a stream in the whole cluster; nil: clients are not told
+	Log        *slog.Logger        // default slog.Default()
 }
 
 // Resource serves /{app}/whip/{id} or /{app}/whep/{id}, and the sessions below.
@@ -75,11 +76,14 @@ type Resource struct {
 // entry is a session and the version of its ICE session.
 type entry struct {
 	session Session
+	viewer  viewer       // the same; nil: it publishes
+	kinds   []media.Kind // of the media lines; 0: nothing is sent by it
 	key     media.Key
 	gone    chan struct{} // closed when it is no longer among the sessions
 
 	// Under the resource's mu.
-	listeners []chan struct{} // to its events; each has room for one
+	streams   int             // of its events that are open
+	listeners []chan struct{} // those who want to be told to move; each has room for one
 	told      bool            // to move
 
 	mu    sync.Mutex
@@ -108,6 +112,7 @@ func (r *Resource) Register(mux *http.ServeMux) {
 	mux.HandleFunc(endpoint, r.endpoint)
 	mux.HandleFunc(endpoint+"/{session}", r.session)
 	mux.HandleFunc(endpoint+"/{session}/"+eventsPath, r.events)
+	mux.HandleFunc(endpoint+"/{session}/"+layerPath, r.layer)
 }
 
 // Sizes of bodies, in bytes.
@@ -197,6 +202,9 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 		answer = strings.ReplaceAll(answer, "a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-mux-only\r\n")
 	}
 	e.session, e.ice = session, restarted(answer, "", "")
+	if e.viewer, _ = session.(viewer); e.viewer != nil {
+		e.kinds = kindsOf(answer)
+	}
 	e.ufrag = strings.Clone(attribute(offer, "ice-ufrag")) // which else would keep the whole of it
 	e.etag = tag(attribute(answer, "ice-ufrag"))
 	name = r.cfg.Node + "." + session.ID()
@@ -211,6 +219,9 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 	h.Set("Accept-Patch", "application/trickle-ice-sdpfrag")
 	h.Set("Cache-Control", "no-store")
 	h.Add("Link", r.eventsLink(h.Get("Location")))
+	if e.viewer != nil {
+		h.Add("Link", fmt.Sprintf(`<%s/%s>; rel=%q`, h.Get("Location"), layerPath, layerURN))
+	}
 	r.links(h)
 	w.WriteHeader(http.StatusCreated)
 	_, _ = io.WriteString(w, answer) // a client that went away is noticed by its session

@@ -63,6 +63,7 @@ func serve(t *testing.T) *server {
 			return nil
 		},
 		ClientAddr: func(*http.Request) netip.Addr { return netip.MustParseAddr("192.0.2.1") },
+		Viewers:    func(media.Key) int { return 7 },
 	}
 	mux := http.NewServeMux()
 	s.whip = whip.New(ingest.New(ingest.Config{Hub: s.hub, RTC: s.rtc, Log: quiet}), cfg)

@@ -12,6 +12,7 @@ var (
 	UnknownApp        = Code{"unknown_app", 404, "There is no such application"}
 	StreamOffline     = Code{"stream_offline", 404, "The stream is not live"}
 	NoSession         = Code{"no_session", 404, "There is no such session"}
+	NoLayer           = Code{"no_layer", 404, "There is no such rendition"}
 	MethodNotAllowed  = Code{"method_not_allowed", 405, "The method is not allowed here"}
 	NoCodec           = Code{"no_codec", 406, "No codec in common"}
 	StreamInUse       = Code{"stream_in_use", 409, "Somebody else publishes this stream"}

@@ -167,13 +167,7 @@ func (k Known) Stream(ctx context.Context, key media.Key) (Stream, bool, error) 
 			s.Started = here.Started
 		}
 	}
-	for _, n := range k.Directory.View().Alive() {
-		for _, serving := range n.Serving {
-			if serving.Stream == key {
-				s.Viewers += serving.Viewers
-			}
-		}
-	}
+	s.Viewers = k.Directory.View().Viewers(key)
 	return s, local || there.Epoch > 0, nil
 }
 

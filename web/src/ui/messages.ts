@@ -21,6 +21,7 @@ const SHARED: Record<string, Message> = {
   not_found: { title: 'There is nothing at this address', hint: 'Check the address of this page.' },
   unknown_app: { title: 'There is no such application', hint: 'Check the first part of the address.' },
   no_session: { title: 'The session is over', hint: 'The server ended it. This page starts a new one.' },
+  no_layer: { title: 'This quality is gone', hint: 'The stream has it no longer. Choose another.' },
   method_not_allowed: { title: 'The server does not offer this', hint: 'It may be set up without WebRTC.' },
   stream_in_use: { title: 'Somebody else is live with this name', hint: 'Choose another stream name, or stop the other publisher.' },
   wrong_etag: { title: 'The session has changed', hint: 'This page starts a new one.' },
