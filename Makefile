@@ -22,7 +22,7 @@ WEB_MODULES := web/node_modules/.package-lock.json
 WEB_BUILT   := web/dist/.built
 E2E_MODULES := e2e/node_modules/.package-lock.json
 
-.PHONY: help deps deps-test build web up test ferretdb test-short test-web arch e2e e2e-long lint fuzz bench bench-micro simulate chaos abr docs clean
+.PHONY: help deps deps-test build web up test ferretdb test-short test-web arch e2e e2e-long lint fuzz bench bench-micro simulate chaos abr release azure-validate docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -124,9 +124,16 @@ simulate: ## a thousand edges and a million viewers in virtual time, half a minu
 	@go build -o bin/simulate ./cmd/simulate
 	@bin/simulate $(ARGS)
 
+release: web ## static binaries, Debian packages, checksums and lists of modules for linux amd64 and arm64, in dist
+	@scripts/release $(VERSION) $(COMMIT)
+	@SLUICE_DIST=$(CURDIR)/dist go test -count=1 -run TestRelease ./deploy/debian
+
+azure-validate: ## check deploy/azure by OpenTofu and the azurerm provider, built from source once (20 minutes of CPU)
+	@scripts/azure-validate
+
 docs: ## write again what is made from the code: docs/errors.md
 	go test -count=1 -run 'TestErrorsPage' . -update
 
 clean: ## remove what was built
-	rm -rf bin web/node_modules web/.test e2e/node_modules e2e/artifacts
+	rm -rf bin dist web/node_modules web/.test e2e/node_modules e2e/artifacts
 	find web/dist -mindepth 1 -not -name about.txt -delete # that one is in git: it lets Go compile without the pages
