@@ -109,6 +109,9 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := netip.ParseAddr(cfg.Address); err != nil && cfg.Address != "" {
+		return nil, fmt.Errorf("address of this node %q: %w", cfg.Address, err)
+	}
 	var announce []netip.Addr
 	for _, s := range cfg.Announce {
 		a, err := netip.ParseAddr(s)
@@ -207,10 +210,14 @@ func (n *Node) reachable(a net.Addr) string {
 	return net.JoinHostPort(n.address().String(), port)
 }
 
-// address is the address at which others reach this machine.
+// address is the address at which gateways and nodes reach this machine.
 func (n *Node) address() netip.Addr {
-	if len(n.cfg.Announce) > 0 {
-		return netip.MustParseAddr(n.cfg.Announce[0]) // New has parsed it
+	at := n.cfg.Address
+	if at == "" && len(n.cfg.Announce) > 0 {
+		at = n.cfg.Announce[0]
+	}
+	if at != "" {
+		return netip.MustParseAddr(at) // New has parsed it
 	}
 	var best netip.Addr
 	addrs, _ := net.InterfaceAddrs() // without any, loopback

@@ -1,6 +1,6 @@
 // Command sluice is a real-time video cluster: every process of it, and the tools to run it.
 //
-// Imports: cluster, cluster/mongo, cluster/sqlite, gateway, gateway/scaling, internal/config, internal/lifecycle, internal/usage, load, load/crowd, media, node.
+// Imports: cluster, cluster/mongo, cluster/sqlite, gateway, gateway/scaling, internal/config, internal/lifecycle, internal/publicip, internal/usage, load, load/crowd, media, node.
 package main
 
 import (

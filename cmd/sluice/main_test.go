@@ -56,6 +56,7 @@ func TestRun(t *testing.T) {
 		{"no registry", "streams --store=sqlite:none.db", nil, exitFailed, "", "sluice: there is no registry none.db: start a cluster, or name another with --store\n"},
 		{"gateway without a certificate", "gateway", nil, exitUsage, "", "sluice: the gateway needs a certificate: give --certificate and --key (PEM files); sluice up makes its own\n"},
 		{"gateway with a bad address", "gateway --publish=here", nil, exitUsage, "", "sluice: --publish: \"here\" is not an address to listen on, such as :5080 or 127.0.0.1:5080 (see: sluice --help)\n"},
+		{"gateway with one door", "gateway --publish=", nil, exitUsage, "", "sluice: publish and play of the gateway: give both an address, or none; one alone would let nobody in by the other\n"},
 		{"node with no such role", "serve --role=egde", nil, exitUsage, "", "sluice: --role must be one of…"},
 		{"node with no such application name", "serve --apps=live,a/b", nil, exitUsage, "", "sluice: --apps: name \"a/b\": …"},
 		{"play without a cluster", "play", nil, exitFailed, "", "sluice: no cluster runs in .sluice: start one with sluice up, or give a URL\n"},

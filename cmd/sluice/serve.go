@@ -1,8 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"sluice/cluster"
@@ -10,6 +15,7 @@ import (
 	"sluice/gateway/scaling"
 	"sluice/internal/config"
 	"sluice/internal/lifecycle"
+	"sluice/internal/publicip"
 	"sluice/node"
 )
 
@@ -39,6 +45,9 @@ func (c *serveCmd) Run(p *process) (err error) {
 	}
 	c.TURN.Secret = config.Secret(secret)
 	log := newLog(p.err, c.Log)
+	if err := findAddress(p.ctx, &c.Node, publicip.Finder{}, log); err != nil {
+		return err
+	}
 	reg, err := openStore(p.ctx, c.Store, log)
 	if err != nil {
 		return err
@@ -58,6 +67,26 @@ func (c *serveCmd) Run(p *process) (err error) {
 	return err
 }
 
+// findAddress replaces a way to find the machine's addresses, as node.announce may name one, by what it finds.
+func findAddress(ctx context.Context, n *config.Node, finder publicip.Finder, log *slog.Logger) error {
+	if !slices.ContainsFunc(n.Announce, publicip.Dynamic) {
+		return nil
+	}
+	if len(n.Announce) > 1 {
+		return usageError{fmt.Errorf("announce is %s: %s and stun: stand alone", strings.Join(n.Announce, ", "), publicip.Auto)}
+	}
+	found, err := finder.Find(ctx, n.Announce[0])
+	if err != nil {
+		return fmt.Errorf("find this machine's address for --announce=%s: %w", n.Announce[0], err)
+	}
+	n.Announce = []string{found.Public.String()}
+	if n.Address == "" && found.Private.IsValid() {
+		n.Address = found.Private.String()
+	}
+	log.Info("address found", "public", found.Public, "private", n.Address, "by", found.By)
+	return nil
+}
+
 type gatewayCmd struct {
 	config.Shared  `embed:""`
 	config.Gateway `embed:""`
@@ -66,7 +95,11 @@ type gatewayCmd struct {
 
 // Run runs the gateway until the first signal.
 func (c *gatewayCmd) Run(p *process) (err error) {
-	if c.Certificate == "" || c.Key == "" {
+	doors := c.Publish != "" // else it only tells the scaling signal
+	if doors != (c.Play != "") {
+		return usageError{errors.New("publish and play of the gateway: give both an address, or none; one alone would let nobody in by the other")}
+	}
+	if doors && (c.Certificate == "" || c.Key == "") {
 		return usageError{errors.New("the gateway needs a certificate: give --certificate and --key (PEM files); sluice up makes its own")}
 	}
 	trusted, err := config.Prefixes(c.TrustedProxies)
@@ -92,8 +125,9 @@ func (c *gatewayCmd) Run(p *process) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
-	return lifecycle.Run(p.ctx, log, stopSlack,
-		lifecycle.Part{Name: "directory", Run: directory.Run},
-		lifecycle.Part{Name: "scaling", Listen: watch.Listen, Run: watch.Run},
-		lifecycle.Part{Name: "gateway", Listen: g.Listen, Run: g.Run})
+	parts := []lifecycle.Part{{Name: "directory", Run: directory.Run}, {Name: "scaling", Listen: watch.Listen, Run: watch.Run}}
+	if doors {
+		parts = append(parts, lifecycle.Part{Name: "gateway", Listen: g.Listen, Run: g.Run})
+	}
+	return lifecycle.Run(p.ctx, log, stopSlack, parts...)
 }

@@ -36,12 +36,7 @@ var checks = map[string]func(string) error{
 		}
 		return checkListen(s)
 	},
-	"ip": func(s string) error {
-		if _, err := netip.ParseAddr(s); err != nil {
-			return fmt.Errorf("%q is not an IP address", s)
-		}
-		return nil
-	},
+	"announce": checkAnnounce,
 	"ip-or-none": func(s string) error {
 		if _, err := netip.ParseAddr(s); err != nil && s != "" {
 			return fmt.Errorf("%q is not an IP address", s)
@@ -128,6 +123,19 @@ func checkListen(s string) error {
 		return nil
 	}
 	return checkHost(host)
+}
+
+// checkAnnounce takes an IP address, or a way to find one.
+func checkAnnounce(s string) error {
+	server, stun := strings.CutPrefix(s, "stun:")
+	host, port, err := net.SplitHostPort(server)
+	switch _, badIP := netip.ParseAddr(s); {
+	case stun && (err != nil || host == "" || port == ""):
+		return fmt.Errorf("%q is not a STUN server such as stun:stun.example.org:3478", s)
+	case !stun && s != "auto" && badIP != nil:
+		return fmt.Errorf("%q is not an IP address, auto, or stun:HOST:PORT", s)
+	}
+	return nil
 }
 
 func checkPrefix(s string) error {

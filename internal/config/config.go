@@ -40,7 +40,8 @@ type Node struct {
 	MediaTCP    bool     `yaml:"media-tcp" default:"true" negatable:"" help:"Take media over TCP, too, from clients without UDP."`
 	Relay       string   `yaml:"relay" default:":5000" check:"listen" help:"Address of the relay between nodes, UDP."`
 	RelayFanout int      `yaml:"relay-fanout" default:"16" check:"some" help:"Nodes that take one stream from this one; more are sent on to those."`
-	Announce    []string `yaml:"announce" default:"" check:"ip" help:"Addresses at which clients and nodes reach this one; empty: those of its network interfaces."`
+	Announce    []string `yaml:"announce" default:"" check:"announce" help:"Addresses at which clients reach this node; auto: its cloud says it; stun:HOST:PORT; empty: those of its network interfaces."`
+	Address     string   `yaml:"address" default:"" check:"ip-or-none" help:"Address at which gateways and nodes reach this one; empty: the first of announce."`
 
 	Apps           []string `yaml:"apps" default:"live,WebRTCAppEE" check:"name" help:"Applications that exist."`
 	PlayURL        string   `yaml:"play-url" default:"" check:"origin" help:"Where the publish page says viewers watch: https://HOST:PORT, or :PORT of the page's host."`
@@ -104,8 +105,8 @@ type Limits struct {
 
 // Gateway is the front door.
 type Gateway struct {
-	Publish        string        `yaml:"publish" default:":443" check:"listen" help:"Address for publishers, HTTPS; goes to origins."`
-	Play           string        `yaml:"play" default:":5443" check:"listen" help:"Address for viewers, HTTPS; goes to edges."`
+	Publish        string        `yaml:"publish" default:":443" check:"listen-or-off" help:"Address for publishers, HTTPS; goes to origins; empty, as play: none."`
+	Play           string        `yaml:"play" default:":5443" check:"listen-or-off" help:"Address for viewers, HTTPS; goes to edges; empty, as publish: none."`
 	Redirect       string        `yaml:"redirect" default:":80" check:"listen-or-off" help:"Address of plain HTTP that sends people to HTTPS; empty: none."`
 	Certificate    string        `yaml:"certificate" default:"" help:"File of the TLS certificate with its chain, PEM."`
 	Key            string        `yaml:"key" default:"" help:"File of the certificate's private key, PEM."`

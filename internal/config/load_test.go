@@ -61,7 +61,7 @@ func TestLoadFails(t *testing.T) {
 		{"mistakes", bad, nil, bad + `:1: the file has no key "nod"; did you mean "node"? (and 1 more: sluice check ` + bad + ")"},
 		{"variable", "", map[string]string{"SLUICE_NODE_ROLE": "x"}, `variable SLUICE_NODE_ROLE: "x" is not one of standalone, origin, edge`},
 		{"unknown variables stop nothing", "", map[string]string{"SLUICE_NODE_ROLL": "x"}, "<nil>"},
-		{"list in a variable", "", map[string]string{"SLUICE_NODE_ANNOUNCE": "192.0.2.1,x"}, `variable SLUICE_NODE_ANNOUNCE: "x" is not an IP address`},
+		{"list in a variable", "", map[string]string{"SLUICE_NODE_ANNOUNCE": "192.0.2.1,x"}, `variable SLUICE_NODE_ANNOUNCE: "x" is not an IP address, auto, or stun:HOST:PORT`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := Load(tc.path, tc.env)

@@ -114,7 +114,7 @@ var mistakeCases = []struct {
 	{"file is a list", "- a\n- b\n", []string{`1: the file must hold settings, one to a line, such as "store: …"`}},
 	{"no value", "node:\n  id:\n", []string{`2: node.id: has no value; write "" for none, or leave the line out for the default`}},
 	{"bad items", "node:\n  announce:\n    - 192.0.2.1\n    - here\n    - there\n", []string{
-		`4: node.announce: "here" is not an IP address`, `5: node.announce: "there" is not an IP address`}},
+		`4: node.announce: "here" is not an IP address, auto, or stun:HOST:PORT`, `5: node.announce: "there" is not an IP address, auto, or stun:HOST:PORT`}},
 	{"bad port", "node:\n  http: \":99999\"\n", []string{`2: node.http: port "99999" of ":99999" is not between 0 and 65535`}},
 	{"turn", "node:\n  turn:\n    ports: 6000-5000\n    public: here\n    listen: \"3478\"\n", []string{`3: node.turn.ports: "6000-5000" is not a range of ports, such as 49152-65535`,
 		`4: node.turn.public: "here" is not an IP address`, `5: node.turn.listen: "3478" is not an address to listen on, such as :5080 or 127.0.0.1:5080`}},
