@@ -163,6 +163,8 @@ type PublishOptions struct {
 	// Beside: publishes renditions of a stream that somebody else publishes, which ErrOffline says is not so. It ends with the stream, or when
 	// the stream's codecs change.
 	Beside bool
+	// Exact: what is published beside has the timestamps that the stream's own frames have for subscribers.
+	Exact bool
 
 	// Called with the stream locked: they must not block.
 	OnKeyFrameRequest func(track int)

@@ -25,8 +25,9 @@ func (h *Hub) publishBeside(key media.Key, o PublishOptions) (*Publisher, error)
 	}
 	p.lanes = s.adoptLocked(append(slices.Clone(s.tracks[:have]), o.Tracks...))[have:]
 	s.beside = append(s.beside, p)
-	for _, i := range p.lanes {
+	for own, i := range p.lanes {
 		s.lanes[i].splice.restart(true)
+		s.offerLocked(i, o.Tracks[own].Bitrate)
 	}
 	s.wantsLocked(p, false)
 	return p, nil
@@ -56,6 +57,7 @@ func (s *Stream) detachBesideLocked(p *Publisher, why error) {
 	for _, i := range p.lanes {
 		s.lanes[i].gop.reset()
 		s.lanes[i].wanted = false
+		s.offerLocked(i, 0)
 	}
 	if f := p.options.OnEnd; f != nil && !p.closed {
 		go f(why)
@@ -83,6 +85,9 @@ func (s *Stream) alignedLocked(b *media.Burst) stamp {
 		return stamp{}
 	}
 	own, _ := s.ofLocked(b.Track)
+	if own.options.Exact {
+		return stamp{b.Timestamp, true}
+	}
 	for i := range s.lanes {
 		l := &s.lanes[i].splice
 		if i == b.Track || s.tracks[i].Kind != media.Video || !l.begun || l.anew || l.captured == 0 {
@@ -110,7 +115,7 @@ func (p *Publisher) Add(tracks []media.Track) {
 	s := p.stream
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.detached || len(s.tracks)+len(tracks) > media.MaxTracks {
+	if p.detached || len(tracks) == 0 || len(s.tracks)+len(tracks) > media.MaxTracks {
 		return
 	}
 	have := len(media.Main(s.tracks))

@@ -109,6 +109,14 @@ func (s *Stream) attach(p *Publisher, right *holding) bool {
 	for i := range s.lanes {
 		s.lanes[i].keyAt, s.lanes[i].keyWant = time.Time{}, false
 		s.lanes[i].splice.restart(s.tracks[i].Kind == media.Video)
+		bitrate := 0 // nobody publishes it
+		if by, own := s.ofLocked(i); by != nil {
+			bitrate = s.tracks[i].Bitrate
+			if by == p {
+				bitrate = p.options.Tracks[own].Bitrate
+			}
+		}
+		s.offerLocked(i, bitrate)
 	}
 	s.wantsLocked(p, false)
 	if right != nil {

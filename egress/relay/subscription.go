@@ -216,8 +216,8 @@ func (s *subscription) begin(tracks []media.Track, first bool) {
 	if s.version < 3 {
 		tracks = media.Main(tracks)
 	}
-	if more := len(s.tracks); s.generation > 0 && more <= len(tracks) && slices.Equal(media.Main(tracks), media.Main(s.tracks)) {
-		if more < len(tracks) {
+	if s.generation > 0 && len(s.tracks) <= len(tracks) && slices.Equal(media.Main(tracks), media.Main(s.tracks)) {
+		if !slices.Equal(tracks, s.tracks) { // more renditions, or at other rates
 			s.addLocked(tracks)
 		}
 		return

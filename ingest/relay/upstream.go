@@ -202,7 +202,7 @@ func (up *upstream) adopt(ctx context.Context, t wire.Tracks) error {
 	return nil
 }
 
-// extend takes more renditions.
+// extend takes more renditions, and other rates of those that it has.
 func (up *upstream) extend(t wire.Tracks) {
 	up.turn.Lock()
 	defer up.turn.Unlock()
@@ -218,8 +218,12 @@ func (up *upstream) extend(t wire.Tracks) {
 		}
 	}
 	up.mu.Unlock()
-	if pub != nil {
-		pub.Add(t.Tracks[have:])
+	if pub == nil {
+		return
+	}
+	pub.Add(t.Tracks[have:])
+	for i, track := range t.Tracks {
+		pub.Offer(i, track.Bitrate)
 	}
 }
 
