@@ -45,8 +45,11 @@ type input struct {
 	current *media.Burst
 	moments [256]moment // by time
 	queue   chan queued
-	dropped int
+	full    bool // the queue was: frames are left out up to a key frame
+	fell    int  // how often it was, since last asked
+	lost    int  // frames that were left out
 	lastKey time.Time
+	lastFed time.Time // when the child last had a frame to take
 }
 
 // queued is a frame for the child.
@@ -77,6 +80,7 @@ func (in *input) Burst(b *media.Burst) {
 	defer in.mu.Unlock()
 	in.current = b
 	now := time.Now()
+	open := len(b.Packets) > 0 && !b.Packets[len(b.Packets)-1].Marker // the frame goes on in another burst, and this one's memory does not last
 	for i := range b.Packets {
 		p := &b.Packets[i]
 		gap := in.begun && p.Seq != in.seq
@@ -85,7 +89,11 @@ func (in *input) Burst(b *media.Burst) {
 		}
 		in.begun, in.seq = true, p.Seq+1
 		in.cut = in.cut || gap
-		in.frames.Push(&rtp.Packet{Header: rtp.Header{SequenceNumber: p.Seq, Timestamp: b.Timestamp, Marker: p.Marker}, Payload: p.Payload}, now, gap)
+		payload := p.Payload
+		if open {
+			payload = bytes.Clone(payload)
+		}
+		in.frames.Push(&rtp.Packet{Header: rtp.Header{SequenceNumber: p.Seq, Timestamp: b.Timestamp, Marker: p.Marker}, Payload: payload}, now, gap)
 	}
 	in.current = nil
 }
@@ -96,9 +104,12 @@ func (in *input) frame(f frame.Frame) {
 		in.lastKey = f.Arrived
 	}
 	if in.cut && (!f.Key || f.Params.Height == 0) {
+		if in.full {
+			in.lost++
+		}
 		return
 	}
-	in.cut = false
+	in.cut, in.full = false, false
 	if !in.timed {
 		in.timed, in.last = true, f.RTP
 	}
@@ -114,11 +125,13 @@ func (in *input) frame(f frame.Frame) {
 	}
 	in.moments[at%int64(len(in.moments))] = m
 	f.Data = bytes.Clone(f.Data)
+	in.lastFed = time.Now()
 	select {
 	case in.queue <- queued{f, at}:
 	default:
-		in.cut = true
-		in.dropped++
+		in.cut, in.full = true, true
+		in.fell++
+		in.lost++
 	}
 }
 
@@ -143,10 +156,23 @@ func (in *input) Message(media.Message) {}
 // End implements stream.Subscriber.
 func (in *input) End(error) { in.job.end(errOver) }
 
+// keyed is when the source's last key frame came, fed when the child last had a frame to take.
+func (in *input) keyed() time.Time { in.mu.Lock(); defer in.mu.Unlock(); return in.lastKey }
+func (in *input) fed() time.Time   { in.mu.Lock(); defer in.mu.Unlock(); return in.lastFed }
+
+// overflowed reports whether the queue was full since last asked.
+func (in *input) overflowed() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	full := in.fell > 0
+	in.fell = 0
+	return full
+}
+
 // begin drops what waits, so that a new child begins at a key frame, which is asked for.
 func (in *input) begin() {
 	in.mu.Lock()
-	in.cut = true
+	in.cut, in.full, in.fell, in.lastFed = true, false, 0, time.Time{}
 	for len(in.queue) > 0 {
 		<-in.queue
 	}

@@ -1,12 +1,15 @@
 // Package ladder makes smaller renditions of streams: it plays a stream from the hub, has one FFmpeg decode, scale and encode it, and publishes
 // what comes out beside it.
 //
+// Locks: Ladder.mu before job.mu; input.mu nests with none.
+//
 // Imports: codec/frame, internal/ffmpeg, media, stream.
 package ladder
 
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -16,48 +19,55 @@ import (
 	"sluice/stream"
 )
 
-// Rung is a rendition to be made.
-type Rung struct {
-	Name    string // "480p"
-	Height  int    // pixels
-	Bitrate int    // bit/s
-}
-
 // Config of a Ladder.
 type Config struct {
 	Hub   *stream.Hub
-	Rungs []Rung
-	Apps  []string // applications whose streams get renditions; none: all
-	// OnDemand makes only those that somebody watches.
+	Rules []Rule // at first; see Set
+	// OnDemand makes only those renditions that somebody watches.
 	OnDemand bool
-	Encoders map[string]string // FFmpeg's encoder by codec; default libx264, libvpx, libvpx-vp9
-	Preset   string            // of libx264; default superfast
-	// Busy says that the node is short of processors: then fewer are made. nil: never.
-	Busy func() bool
-	Log  *slog.Logger // default slog.Default()
+	Encoders []string // of FFmpeg, taken before those that work without being named: libx264, libopenh264, libvpx …
+	Preset   string   // of libx264; default superfast
+	// Load is how much of its processors the node uses, 0 to 1, in the mean over some seconds. Above MaxLoad fewer renditions are made;
+	// default 0.85. nil: as many as are wanted.
+	Load    func() float64
+	MaxLoad float64
+	Log     *slog.Logger // default slog.Default()
 }
 
 // Ladder makes renditions of all streams that are published on this node.
 type Ladder struct {
-	cfg Config
+	cfg   Config
+	bench bench
 
-	mu    sync.Mutex
-	jobs  map[media.Key]*job
-	ended sync.WaitGroup
+	mu       sync.Mutex
+	rules    []Rule // the narrowest first
+	jobs     map[media.Key]*job
+	governor governor
+	restarts int // of jobs that are over
+	lost     int
+	ended    sync.WaitGroup
 }
 
 // New returns a ladder; it does no I/O.
-func New(cfg Config) *Ladder {
+func New(cfg Config) (*Ladder, error) {
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	cfg.Preset = cmp.Or(cfg.Preset, "superfast")
-	if cfg.Busy == nil {
-		cfg.Busy = func() bool { return false }
+	cfg.MaxLoad = cmp.Or(cfg.MaxLoad, 0.85)
+	if cfg.Load == nil {
+		cfg.Load = func() float64 { return 0 }
 	}
-	cfg.Rungs = slices.Clone(cfg.Rungs)
-	slices.SortFunc(cfg.Rungs, func(a, b Rung) int {
-		return cmp.Compare(b.Height*1_000_000_000+b.Bitrate, a.Height*1_000_000_000+a.Bitrate)
-	})
-	return &Ladder{cfg: cfg, jobs: map[media.Key]*job{}}
+	for _, name := range cfg.Encoders {
+		if err := CheckEncoder(name); err != nil {
+			return nil, err
+		}
+	}
+	l := &Ladder{cfg: cfg, jobs: map[media.Key]*job{}, bench: bench{preferred: cfg.Encoders, log: cfg.Log}, governor: governor{most: cfg.MaxLoad, settle: takesEffect, short: shortRoom}}
+	for _, r := range cfg.Rules {
+		if err := l.Set(r); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
 }
 
 // lookEvery is how often the hub is looked at for streams that have no renditions yet.
@@ -74,70 +84,88 @@ func (l *Ladder) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if len(l.cfg.Rungs) == 0 {
-			continue
-		}
 		for _, info := range l.cfg.Hub.List() {
 			l.consider(ctx, info)
 		}
+		l.govern(time.Now())
 	}
 }
 
-// known is how long a stream must have run for its bitrate to be known.
-const known = 1500 * time.Millisecond
+const (
+	// known is how long a stream must have run for its bitrate to be known.
+	known = 1500 * time.Millisecond
+	// steady is how long a stream's picture must have had another size for its renditions to be others: encoders go down and up with their network.
+	steady = 3 * time.Second
+)
 
-// consider begins to make renditions of a stream that has none.
+// consider begins to make renditions of a stream that has none, and ends those that are no longer the right ones.
 func (l *Ladder) consider(ctx context.Context, info stream.Info) {
-	if info.Relayed || !info.Flowing || len(l.cfg.Apps) > 0 && !slices.Contains(l.cfg.Apps, info.Key.App) {
+	if info.Relayed || !info.Flowing || time.Since(info.Started) < known {
 		return
 	}
+	rungs := l.rungs(info.Key)
 	tracks := make([]media.Track, len(info.Tracks))
 	for i, t := range info.Tracks {
 		tracks[i] = t.Track
 	}
 	picture := slices.IndexFunc(tracks, func(t media.Track) bool { return t.Kind == media.Video })
-	if time.Since(info.Started) < known {
-		return
+	if picture < 0 || info.Tracks[picture].Height == 0 || info.Tracks[picture].Bitrate == 0 {
+		return // nothing is known of it yet
 	}
-	if picture < 0 || len(media.Main(tracks)) < len(tracks) || info.Tracks[picture].Height == 0 || info.Tracks[picture].Bitrate == 0 {
-		return // it has renditions of its own, or nothing is known of it yet
-	}
-	rungs := l.fitting(info.Tracks[picture])
-	encoder, ok := l.encoder(tracks[picture].Codec.Name)
-	if len(rungs) == 0 || !ok {
-		return
-	}
+	height, bitrate := info.Tracks[picture].Height, info.Tracks[picture].Bitrate
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.jobs[info.Key] != nil {
+	if j := l.jobs[info.Key]; j != nil {
+		j.review(rungs, height)
 		return
 	}
-	j := &job{ladder: l, key: info.Key, log: l.cfg.Log.With("stream", info.Key), source: tracks[picture], picture: picture, rungs: rungs, encoder: encoder}
-	l.jobs[info.Key] = j
-	l.ended.Go(func() {
-		j.run(ctx)
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.jobs, info.Key)
-	})
+	if fit := fitting(rungs, height, bitrate); len(fit) > 0 && !sends(info.Tracks) {
+		j := &job{ladder: l, key: info.Key, log: l.cfg.Log.With("stream", info.Key), source: tracks[picture], picture: picture,
+			rungs: fit, of: rungs, height: height, bitrate: bitrate, changed: make(chan struct{}, 1)}
+		j.in = newInput(j)
+		l.jobs[info.Key] = j
+		l.ended.Go(func() {
+			j.run(ctx)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			s := j.status()
+			l.restarts, l.lost = l.restarts+s.Restarts, l.lost+s.Lost
+			delete(l.jobs, info.Key)
+		})
+	}
 }
 
-// fitting are the rungs below a picture, the largest first.
-func (l *Ladder) fitting(t stream.TrackInfo) (rungs []Rung) {
-	for _, r := range l.cfg.Rungs {
-		if r.Height < t.Height || r.Height == t.Height && float64(r.Bitrate) < 0.8*float64(t.Bitrate) {
-			rungs = append(rungs, r)
-		}
-	}
-	return rungs
+// sends reports whether a publisher sends renditions himself.
+func sends(tracks []stream.TrackInfo) bool {
+	return slices.ContainsFunc(tracks, func(t stream.TrackInfo) bool { return t.Rendition != "" && (t.Flowing || t.Track.Bitrate > 0) })
 }
 
-// encoder is FFmpeg's for a codec. The renditions have the codec of the stream, so that a player needs one decoder.
-func (l *Ladder) encoder(codec string) (string, bool) {
-	for name, encoder := range map[string]string{media.H264: "libx264", media.VP8: "libvpx", media.VP9: "libvpx-vp9"} {
-		if (media.Codec{Name: name}).Is(codec) {
-			return cmp.Or(l.cfg.Encoders[name], encoder), true
+// govern makes fewer renditions on this node when it is short of processors, and more again when there is room.
+func (l *Ladder) govern(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	load := l.cfg.Load()
+	var from, to *job // of the largest that is made, and of the most that are not
+	for _, j := range l.jobs {
+		if top := j.top(); top > 0 && (from == nil || top > from.top()) {
+			from = j
+		}
+		if g := j.given(); g > 0 && (to == nil || g > to.given()) {
+			to = j
 		}
 	}
-	return "", false
+	switch l.governor.step(now, load, from != nil, to != nil) {
+	case -1:
+		from.fewer(fmt.Sprintf("%.0f %% of the node's processors are busy", 100*load))
+	case 1:
+		to.more()
+	}
+}
+
+// tooSlow is what a job says whose encoders don't keep up.
+func (l *Ladder) tooSlow(j *job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.governor.fewer(time.Now())
+	j.fewer(errSlow.Error())
 }

@@ -51,6 +51,30 @@ func (k Key) Main() (main Key, backup bool) {
 // String returns "app/id".
 func (k Key) String() string { return k.App + "/" + k.ID }
 
+// Matches reports whether a pattern is for the stream: its name, or the beginning of it and a "*".
+func (k Key) Matches(pattern string) bool {
+	if begin, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(k.String(), begin)
+	}
+	return k.String() == pattern
+}
+
+// CheckPattern refuses what Matches would never find a stream for; its error wraps ErrBadKey.
+func CheckPattern(s string) error {
+	begin, many := strings.CutSuffix(s, "*")
+	app, id, whole := strings.Cut(begin, "/")
+	if many { // what follows is anything
+		if !whole {
+			app += "a"
+		}
+		id, whole = id+"a", true
+	}
+	if !validName(app) || !validName(id) || !whole {
+		return fmt.Errorf("%.80q is not a stream or some of them, such as live/stage, live/camera*, live/* or *: %w", s, ErrBadKey)
+	}
+	return nil
+}
+
 // MarshalText and UnmarshalText use the form of String.
 func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 

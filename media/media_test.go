@@ -147,3 +147,16 @@ func TestClone(t *testing.T) {
 	b.Release()
 	c.Release()
 }
+
+func TestPattern(t *testing.T) {
+	key := Key{App: "live", ID: "cam1"}
+	for pattern, want := range map[string]struct{ ok, matches bool }{
+		"live/cam1": {true, true}, "live/cam2": {true, false}, "live/cam*": {true, true}, "live/*": {true, true}, "*": {true, true},
+		"other/*": {true, false}, "li*": {true, true}, "live": {false, false}, "": {false, false}, "/*": {false, false}, "live/c*m": {false, false},
+		"live/cam1/*": {false, false}, "live/": {false, false}, "live/../*": {false, false},
+	} {
+		if ok := CheckPattern(pattern) == nil; ok != want.ok || ok && key.Matches(pattern) != want.matches {
+			t.Errorf("%q: taken %v, matches %v", pattern, ok, key.Matches(pattern))
+		}
+	}
+}

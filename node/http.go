@@ -54,6 +54,7 @@ func (n *Node) server(clients *clientip.Resolver) *http.Server {
 	mux.HandleFunc("GET /readyz", n.ready)
 	mux.Handle("GET /metrics", private(clients, metrics.Handler(n.gauges)))
 	mux.Handle("GET /load", private(clients, http.HandlerFunc(n.showLoad)))
+	mux.Handle("GET /ladder", private(clients, http.HandlerFunc(n.showLadder)))
 	mux.Handle("/", web.Handler(web.Config{Apps: n.cfg.Apps, PlayURL: n.cfg.PlayURL, PublishURL: n.cfg.PublishURL}))
 	return &http.Server{
 		Handler:           mux,

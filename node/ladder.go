@@ -1,23 +1,59 @@
 package node
 
 import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+
 	"sluice/internal/config"
+	"sluice/internal/metrics"
 	"sluice/ladder"
-	"sluice/media"
 )
 
 // newLadder makes the ladder, which makes nothing where no stream is published.
 func (n *Node) newLadder(cfg config.Ladder) (*ladder.Ladder, error) {
-	c := ladder.Config{Hub: n.hub, Apps: cfg.Apps, OnDemand: cfg.OnDemand, Preset: cfg.Preset, Log: n.log}
-	if cfg.Encoder != "" {
-		c.Encoders = map[string]string{media.H264: cfg.Encoder}
+	c := ladder.Config{Hub: n.hub, OnDemand: cfg.OnDemand, Encoders: cfg.Encoders, Preset: cfg.Preset, Log: n.log,
+		Load: func() float64 { return n.load.state().cpu }, MaxLoad: n.cfg.Limits.CPU}
+	rules := cfg.Rules
+	if len(cfg.Rungs) > 0 {
+		rules = append([]string{"*=" + strings.Join(cfg.Rungs, "+")}, rules...)
 	}
-	for _, s := range cfg.Rungs {
-		r, err := config.ParseRung(s)
+	for _, s := range rules {
+		streams, rungs, err := config.ParseRule(s)
 		if err != nil {
 			return nil, err
 		}
-		c.Rungs = append(c.Rungs, ladder.Rung(r))
+		r := ladder.Rule{Streams: streams}
+		for _, rung := range rungs {
+			r.Rungs = append(r.Rungs, ladder.Rung(rung))
+		}
+		c.Rules = append(c.Rules, r)
 	}
-	return ladder.New(c), nil
+	return ladder.New(c)
+}
+
+// showLadder answers GET /ladder.
+func (n *Node) showLadder(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(w).Encode(n.ladder.Status()) // a client that went away is its own report
+}
+
+// ladderGauges are what is made, and what is not, for Prometheus.
+func (n *Node) ladderGauges(labels [][2]string) (list []metrics.Gauge) {
+	states := map[ladder.State]int{ladder.Made: 0, ladder.Unasked: 0, ladder.Given: 0, ladder.Broken: 0}
+	restarts, lost := n.ladder.Counts()
+	for _, s := range n.ladder.Status() {
+		for _, r := range s.Renditions {
+			states[r.State]++
+		}
+	}
+	for state, number := range states {
+		list = append(list, metrics.Gauge{Name: "sluice_ladder_renditions", Help: "Renditions of the streams that are published here, by what is done about them.",
+			Value: float64(number), Labels: append(slices.Clone(labels), [2]string{"state", string(state)})})
+	}
+	return append(list,
+		metrics.Gauge{Name: "sluice_ladder_restarts", Help: "Encoders that ended and were started again, since the node's start.", Value: float64(restarts), Labels: labels},
+		metrics.Gauge{Name: "sluice_ladder_lost_frames", Help: "Frames that were left out because encoders were too slow, since the node's start.", Value: float64(lost), Labels: labels})
 }

@@ -159,7 +159,7 @@ func (n *Node) gauges() []metrics.Gauge {
 		g.Name, g.Labels = "sluice_node_"+g.Name, labels
 		list = append(list, g)
 	}
-	return list
+	return append(list, n.ladderGauges(labels)...)
 }
 
 // showLoad answers GET /load.

@@ -130,7 +130,7 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	if n.turn, err = n.newTURN(cfg.TURN); err != nil {
 		return nil, err
 	}
-	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Adaptive: len(cfg.Ladder.Rungs) > 0, Log: n.log})
+	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Adaptive: len(cfg.Ladder.Rungs)+len(cfg.Ladder.Rules) > 0, Log: n.log})
 	if n.ladder, err = n.newLadder(cfg.Ladder); err != nil {
 		return nil, err
 	}

@@ -51,6 +51,10 @@ var checks = map[string]func(string) error{
 		_, err := ParseRung(s)
 		return err
 	},
+	"rule": func(s string) error {
+		_, _, err := ParseRule(s)
+		return err
+	},
 	"prefix":   checkPrefix,
 	"origin":   checkOrigin,
 	"host":     checkHost,
@@ -200,6 +204,28 @@ func ParseRung(s string) (Rung, error) {
 		return Rung{}, bad
 	}
 	return Rung{name, height, int(bits)}, nil
+}
+
+// ParseRule reads STREAMS=RUNG+RUNG or STREAMS=none, such as live/camera*=480p:800k+240p:400k.
+func ParseRule(s string) (streams string, rungs []Rung, err error) {
+	streams, list, ok := strings.Cut(s, "=")
+	if !ok || streams == "" {
+		return "", nil, fmt.Errorf("%q is not a rule for some streams, such as live/camera*=480p:800k+240p:400k or live/raw=none", s)
+	}
+	if err := media.CheckPattern(streams); err != nil {
+		return "", nil, err
+	}
+	if list == "none" {
+		return streams, nil, nil
+	}
+	for one := range strings.SplitSeq(list, "+") {
+		r, err := ParseRung(one)
+		if err != nil {
+			return "", nil, err
+		}
+		rungs = append(rungs, r)
+	}
+	return streams, rungs, nil
 }
 
 func checkHost(s string) error {

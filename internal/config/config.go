@@ -88,9 +88,9 @@ type Publish struct {
 // Ladder is which smaller renditions are made of streams.
 type Ladder struct {
 	Rungs    []string `yaml:"rungs" default:"" check:"rung" help:"Renditions to make of each stream, such as 720p:1500k; none: streams are played as they are published."`
-	Apps     []string `yaml:"apps" default:"" check:"name" help:"Applications whose streams get renditions; none: all."`
+	Rules    []string `yaml:"rules" default:"" check:"rule" help:"Other renditions for some streams, such as live/stage=1080p:4M+480p:800k, live/camera*=240p:400k or other/*=none."`
 	OnDemand bool     `yaml:"on-demand" default:"false" negatable:"" help:"Make only renditions that somebody watches."`
-	Encoder  string   `yaml:"encoder" default:"" help:"FFmpeg's encoder of H.264, such as h264_nvenc; empty: libx264."`
+	Encoders []string `yaml:"encoders" default:"" enum:"libx264,libopenh264,libvpx,libvpx-vp9,libsvtav1,libaom-av1,h264_nvenc,h264_qsv,h264_vaapi,vp8_vaapi,vp9_vaapi,vp9_qsv,av1_nvenc" help:"FFmpeg's encoders to be tried first, such as h264_nvenc; none: those in software."`
 	Preset   string   `yaml:"preset" default:"superfast" enum:"ultrafast,superfast,veryfast,faster,fast,medium" help:"Effort of libx264."`
 }
 
