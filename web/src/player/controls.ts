@@ -48,7 +48,7 @@ export class Controls {
     this.root.classList.remove('quiet');
     clearTimeout(this.hideTimer);
     this.hideTimer = setTimeout(() => {
-      const busy = this.video.paused || this.root.dataset['state'] !== 'live' || this.root.querySelector('.controls :focus-visible') !== null;
+      const busy = this.video.paused || this.root.dataset['state'] !== 'live' || this.root.querySelector('.controls :focus-visible, .controls [aria-expanded="true"]') !== null;
       if (!busy) this.root.classList.add('quiet');
     }, HIDE_AFTER);
   }

@@ -7,16 +7,11 @@ import { byTestId, setText } from '../ui/dom.js';
 import { drawIcons } from '../ui/icons.js';
 import { applyTheme, bindThemeButton } from '../ui/theme.js';
 import { playLink, readAddress } from '../wire/address.js';
-import { startPlayer } from './player.js';
+import { readOptions, startPlayer } from './player.js';
 
 applyTheme();
 const address = readAddress(location);
-const query = new URLSearchParams(location.search);
-startPlayer(byTestId('player'), {
-  address,
-  autoplay: query.get('autoplay') !== 'false',
-  muted: query.get('mute') !== 'false',
-});
+startPlayer(byTestId('player'), { address, ...readOptions(location) });
 
 document.title = `${address.id} · Sluice`;
 setText(byTestId('stream-name'), address.id);

@@ -36,6 +36,10 @@ export const MARKUP = `
   <button type="button" data-testid="mute" aria-label="Sound on" title="Sound (m)"></button>
   <input type="range" class="volume" data-testid="volume" min="0" max="100" step="5" value="100" aria-label="Volume">
   <span class="grow"></span>
+  <div class="quality" data-part="quality" hidden>
+    <button type="button" data-testid="quality" aria-haspopup="menu" aria-expanded="false" aria-controls="quality-menu" title="Quality (q)">${icon('gear')}<span data-part="quality-now">Auto</span></button>
+    <div class="quality-menu" id="quality-menu" role="menu" aria-label="Quality" data-testid="quality-menu" hidden></div>
+  </div>
   <button type="button" data-testid="stats-toggle" aria-label="Live figures" aria-pressed="false" title="Live figures (i)">${icon('chart')}</button>
   <button type="button" data-testid="pip" aria-label="Picture in picture" title="Picture in picture" hidden>${icon('pip')}</button>
   <button type="button" data-testid="fullscreen" aria-label="Full screen" title="Full screen (f)"></button>

@@ -1,8 +1,10 @@
 /** One WHEP session into a video element. */
+import { readLayers, selectionBody, type Layer } from '../wire/layers.js';
 import { Link } from '../wire/link.js';
 import { Problem } from '../wire/problem.js';
 import { withStereo } from '../wire/sdp.js';
 import { figuresOf, sampleOf, StallDetector, type Entry, type Figures, type Sample, type StallLimits } from '../wire/stats.js';
+import type { Chosen } from './chosen.js';
 import type { WatchSession } from './watcher.js';
 
 /**
@@ -20,6 +22,9 @@ export interface SessionOptions {
   signal: AbortSignal;
   /** Another session has the screen until this one has media. */
   beside: boolean;
+  chosen: Chosen;
+  /** The renditions of the stream have changed. */
+  onLayers(layers: Layer[]): void;
   /** Shows the stream; resolves when its frames advance. */
   attach(stream: MediaStream): Promise<void>;
   onFigures(f: Figures): void;
@@ -39,6 +44,7 @@ export async function openSession(o: SessionOptions): Promise<WatchSession> {
   }
   pc.ontrack = (e) => stream.addTrack(e.track);
   const screen = { left: false };
+  const layers = new LayerList(screen, o.onLayers);
   const link = await Link.open({
     endpoint: o.endpoint,
     token: o.token,
@@ -47,10 +53,25 @@ export async function openSession(o: SessionOptions): Promise<WatchSession> {
     trickleAfter: 1000, // the server knows us from our checks; candidates help only where those do not arrive
     restarts: false,
     prepare: withStereo,
+    onLayers: (data) => layers.read(data),
     onPath: (ok) => void (screen.left || o.onPath(ok)),
     onClosing: () => void (screen.left || o.onClosing()),
   });
-  return new PlaySession(pc, link, stream, o, screen);
+  return new PlaySession(pc, link, stream, o, screen, layers);
+}
+
+/** The renditions of a session's stream; those of the session that has the screen are shown. */
+class LayerList {
+  list: Layer[] = [];
+  changed: () => void = () => {};
+
+  constructor(private readonly screen: { left: boolean }, private readonly show: (layers: Layer[]) => void) {}
+
+  read(data: string): void {
+    this.list = readLayers(data);
+    if (!this.screen.left) this.show(this.list);
+    this.changed();
+  }
 }
 
 /** Resolves when the picture arrives, or the sound where there is no picture. */
@@ -73,7 +94,9 @@ class PlaySession implements WatchSession {
   readonly ended: Promise<Problem>;
   readonly moving: Promise<void>;
   private readonly timer: ReturnType<typeof setInterval>;
-  private readonly stall = new StallDetector(stallLimits());
+  private stall = new StallDetector(stallLimits());
+  private readonly stop = new AbortController();
+  private asked = '{}'; // what the server has
   private prev: Sample | undefined;
   private polls = 0;
   private polled = 0; // bytes
@@ -87,7 +110,11 @@ class PlaySession implements WatchSession {
     stream: MediaStream,
     private readonly o: SessionOptions,
     private readonly screen: { left: boolean },
+    private readonly layers: LayerList,
   ) {
+    this.layers.changed = () => this.choose();
+    o.chosen.onChange(() => this.choose(), this.stop.signal);
+    this.choose();
     this.moving = link.moving;
     const media = new Promise<void>((resolve) => (this.first = resolve));
     this.started = Promise.race([media, link.connected.then(() => media)]);
@@ -101,7 +128,17 @@ class PlaySession implements WatchSession {
   close(quietly = false): void {
     this.screen.left ||= quietly;
     clearInterval(this.timer);
+    this.stop.abort();
     void this.link.close();
+  }
+
+  /** Tells the server what the viewer wants, when that is news. */
+  private choose(): void {
+    const want = selectionBody(this.o.chosen.selection, this.layers.list);
+    if (want === this.asked) return;
+    this.asked = want;
+    this.stall = new StallDetector(stallLimits()); // what is switched on again takes a moment
+    void this.link.choose(want);
   }
 
   /** The last frame of the session before stays until the first of this one. */
@@ -121,7 +158,7 @@ class PlaySession implements WatchSession {
     const entries: Entry[] = [];
     (await this.pc.getStats()).forEach((e: Entry) => entries.push(e));
     const now = sampleOf(entries, performance.now());
-    const stall = this.stall.feed(now);
+    const stall = this.o.chosen.selection.enabled ? this.stall.feed(now) : 'none';
     if (stall === 'over') this.over(new Problem('no_media', 'no media arrives'));
     else if (stall === 'ask') void this.link.ask();
     // Sound alone never makes a frame, and a paused element or a hidden page shows none.

@@ -4,8 +4,11 @@ import { showFigures } from '../ui/figures.js';
 import { setIcon } from '../ui/icons.js';
 import { messageFor } from '../ui/messages.js';
 import type { Figures } from '../wire/stats.js';
+import type { Layer } from '../wire/layers.js';
+import type { Chosen } from './chosen.js';
 import { Controls } from './controls.js';
 import { MARKUP } from './markup.js';
+import { QualityMenu } from './quality.js';
 import type { WatchStatus } from './watcher.js';
 
 /** Frames that come for this long (ms) are a stream, not a picture that was kept. */
@@ -14,6 +17,7 @@ const ADVANCING = 150;
 export interface ViewOptions {
   streamId: string;
   muted: boolean;
+  chosen: Chosen;
   onRetry(): void;
   /** A picture is on the screen. */
   onFirstFrame(): void;
@@ -36,6 +40,7 @@ export class View {
   private readonly notice: HTMLElement;
   private readonly bigPlay: HTMLElement;
   private readonly controls: Controls;
+  private readonly quality: QualityMenu;
   private status: WatchStatus = { state: 'connecting', retrying: true, seen: false };
 
   constructor(private readonly root: HTMLElement, private readonly o: ViewOptions) {
@@ -48,6 +53,7 @@ export class View {
     this.bigPlay = byTestId('big-play', root);
     this.video.muted = o.muted;
     this.controls = new Controls(root, this.video);
+    this.quality = new QualityMenu(root, this.video, o.chosen);
     byTestId('retry', root).addEventListener('click', () => o.onRetry());
     this.bigPlay.addEventListener('click', () => {
       this.bigPlay.hidden = true;
@@ -122,6 +128,10 @@ export class View {
     const state = ok ? 'live' : 'reconnecting';
     document.body.dataset['state'] = state;
     this.root.dataset['state'] = state;
+  }
+
+  setLayers(layers: Layer[]): void {
+    this.quality.setLayers(layers);
   }
 
   setFigures(f: Figures): void {

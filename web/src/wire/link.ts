@@ -28,6 +28,8 @@ export interface LinkOptions {
   /** Changes the offer, and the answer, before they are used. */
   prepare?: (sdp: string) => string;
   prepareAnswer?: (sdp: string) => string;
+  /** Called with the data of each layers event. */
+  onLayers?: (data: string) => void;
   /** Called when the path is lost and when it is back. */
   onPath?: (ok: boolean) => void;
   /** Called just before the peer connection is closed, which takes the picture off the screen. */
@@ -89,6 +91,15 @@ export class Link {
     }
   }
 
+  /** Says which rendition of the picture is wanted. What comes of it is seen. */
+  async choose(selection: string): Promise<void> {
+    try {
+      await this.resource?.choose(selection, this.stop.signal);
+    } catch (err) {
+      if (asProblem(err).code === 'no_session') this.lost(asProblem(err));
+    }
+  }
+
   /** Ends the session on both sides; resolves when the server knows. May be called again. */
   close(): Promise<void> {
     this.leaving ??= this.leave();
@@ -145,8 +156,10 @@ export class Link {
   /** The browser opens the events again by itself when they break off, until the server says that the session is gone. */
   private listen(url: string): void {
     if (url === '' || typeof EventSource === 'undefined') return;
-    this.events = new EventSource(url);
+    const { onLayers } = this.o;
+    this.events = new EventSource(onLayers === undefined ? url : `${url}?only=reconnect,layers`);
     this.events.addEventListener('reconnect', () => this.move());
+    if (onLayers !== undefined) this.events.addEventListener('layers', (e) => onLayers(String(e.data)));
   }
 
   private async waitConnected(): Promise<void> {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { readEvents, readRelays } from './relays.js';
+import { readEvents, readLayer, readRelays } from './relays.js';
 
 const cases: { name: string; header: string | null; want: unknown }[] = [
   { name: 'none', header: null, want: [] },
@@ -34,4 +34,9 @@ test('finds the events of a session', () => {
   ] as [string | null, string][]) {
     assert.equal(readEvents(header), want);
   }
+});
+
+test('finds where a viewer chooses', () => {
+  assert.equal(readLayer('</e>; rel="urn:ietf:params:whep:ext:core:server-sent-events", </s/layer>; rel="urn:ietf:params:whep:ext:core:layer"'), '/s/layer');
+  assert.equal(readLayer(null), '');
 });

@@ -28,6 +28,11 @@ export function readRelays(header: string | null): RTCIceServer[] {
   return servers;
 }
 
+/** Where the viewer chooses a rendition (the layers extension of WHEP); '' when the server has no such place. */
+export function readLayer(header: string | null): string {
+  return readLinks(header).find(({ params }) => params.get('rel') === 'urn:ietf:params:whep:ext:core:layer')?.url ?? '';
+}
+
 /** Where the session's server-sent events are, as the WHEP extension has it; '' when the server has none. */
 export function readEvents(header: string | null): string {
   const link = readLinks(header).find(({ params }) => /^urn:ietf:params:(whip|whep):ext:core:server-sent-events$/.test(params.get('rel') ?? ''));

@@ -1,6 +1,6 @@
 /** The HTTP half of WHIP and WHEP (RFC 9725): one session and its URL. */
 import { Problem, problemOf } from './problem.js';
-import { readEvents, readRelays } from './relays.js';
+import { readEvents, readLayer, readRelays } from './relays.js';
 
 /** How long one request may take, in milliseconds. */
 const REQUEST_TIMEOUT = 10_000;
@@ -19,6 +19,7 @@ export class Resource {
     readonly url: string,
     private etag: string,
     private readonly token: string,
+    private readonly layer: string,
   ) {}
 
   /** Posts the offer. Throws a Problem. */
@@ -29,9 +30,10 @@ export class Resource {
     const location = res.headers.get('Location');
     if (location === null) throw new Problem('internal', 'the answer has no Location');
     const url = new URL(location, new URL(res.url || endpoint, globalThis.location?.href)).href;
-    const resource = new Resource(url, res.headers.get('ETag') ?? '', token);
+    const links = res.headers.get('Link');
+    const layer = readLayer(links);
+    const resource = new Resource(url, res.headers.get('ETag') ?? '', token, layer === '' ? '' : new URL(layer, url).href);
     try {
-      const links = res.headers.get('Link');
       const events = readEvents(links);
       return { resource, sdp: await res.text(), relays: readRelays(links), events: events === '' ? '' : new URL(events, url).href };
     } catch {
@@ -52,6 +54,14 @@ export class Resource {
     if (res.status !== 200) throw await problemOf(res);
     this.etag = res.headers.get('ETag') ?? this.etag;
     return res.text();
+  }
+
+  /** Says which rendition of the picture is wanted; nothing where the server has no place for that. Throws a Problem. */
+  async choose(selection: string, signal: AbortSignal): Promise<void> {
+    if (this.layer === '') return;
+    const headers = { ...bearer(this.token), 'Content-Type': 'application/json' };
+    const res = await request(this.layer, { method: 'POST', headers, body: selection }, signal);
+    if (!res.ok) throw await problemOf(res);
   }
 
   /** Asks whether the server still has the session. Throws a Problem: no_session says that it has not. */
