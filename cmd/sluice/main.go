@@ -52,6 +52,7 @@ type cli struct {
 	Nodes   nodesCmd   `cmd:"" help:"List the nodes of a cluster."`
 	Streams streamsCmd `cmd:"" help:"List the streams of a cluster."`
 	Drain   drainCmd   `cmd:"" help:"Let a node go: its clients move to others, and it ends."`
+	Join    joinCmd    `cmd:"" help:"Make this machine a part of a cluster: test the registry, write the settings, start the service."`
 	Check   checkCmd   `cmd:"" help:"Find every mistake in a configuration file and the environment."`
 	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
 }
