@@ -53,6 +53,19 @@ type crowdReport struct {
 	}
 }
 
+// waitJoined waits until the run itself says that all have joined, which is when it measures.
+func (l *loader) waitJoined(viewers int) {
+	l.t.Helper()
+	want := fmt.Sprintf("%d of %d up", viewers, viewers)
+	eventually(l.t, func() string {
+		said := l.out.String()
+		if i := strings.LastIndex(said, "measuring"); i < 0 || !strings.Contains(said[i:], want) {
+			return fmt.Sprintf("%s measures with %s: %s", l.name, want, said)
+		}
+		return ""
+	})
+}
+
 // stop ends the run as Ctrl-C does, and returns its report.
 func (l *loader) stop() (r crowdReport) {
 	l.t.Helper()
@@ -111,6 +124,7 @@ func TestUpAutoscale(t *testing.T) {
 		}
 		return ""
 	})
+	many.waitJoined(200)           // a node counts a session before its client knows that media flows
 	c.waitEdge("edge-1", 204, 0.9) // who comes now goes elsewhere
 	later := c.load(exe, "later", "--viewers=3")
 	c.waitEdge("edge-2", 3, 0)
