@@ -140,12 +140,8 @@ func TestDrainWatch(t *testing.T) {
 			return reg.Join(t.Context(), n)
 		}},
 		{"it joins again, and leaves later", "1m", "edge-1 is empty and has left", 0, nil, func(reg cluster.Registry, n cluster.Node) error {
-			order := n.Order
 			n.Session = 9
 			if err := reg.Join(t.Context(), n); err != nil {
-				return err
-			}
-			if err := reg.Order(t.Context(), n.ID, order); err != nil {
 				return err
 			}
 			time.AfterFunc(3*drainPoll, func() { _ = reg.Leave(context.WithoutCancel(t.Context()), n.ID, n.Session) })
