@@ -27,14 +27,18 @@ func (u *up) edgeRange() (least, most int) {
 	return least, most
 }
 
-// edgeCores is what counts as an edge's own of the machine that all share. More processes bring no more processors: an edge's load is
-// what it does of its share, so that a flock of MAX edges that all work hard is a machine that works hard.
-func (u *up) edgeCores() float64 {
+// cores is what counts as a node's own of the machine that all share. More processes bring no more processors: a node's load is
+// what it does itself of its share, so that a group whose nodes all work hard is a machine that works hard, and none is charged with
+// what another does.
+func (u *up) cores(role cluster.Role) float64 {
+	if role == cluster.Origin {
+		return float64(runtime.NumCPU()) / float64(max(1, u.cmd.Origins))
+	}
 	if u.cmd.EdgeCores > 0 {
 		return u.cmd.EdgeCores
 	}
 	_, most := u.edgeRange()
-	return float64(runtime.NumCPU()) / float64(most)
+	return float64(runtime.NumCPU()) / float64(max(1, most))
 }
 
 // flock is the edges of a cluster on this machine.

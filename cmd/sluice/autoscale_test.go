@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -25,6 +26,40 @@ func TestBareAutoscale(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := strings.Join(bareAutoscale(strings.Fields(tc.args)), " "); got != tc.want {
 				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestCores: nodes that share a machine count their own work, of a share, and not what the others do.
+func TestCores(t *testing.T) {
+	machine := float64(runtime.NumCPU())
+	for _, tc := range []struct {
+		name         string
+		up           config.Up
+		origin, edge float64
+	}{
+		{"one of each", config.Up{Origins: 1, Edges: 1}, machine, machine},
+		{"several", config.Up{Origins: 2, Edges: 4}, machine / 2, machine / 4},
+		{"autoscale", config.Up{Origins: 1, Edges: 2, Autoscale: "1-3"}, machine, machine / 3},
+		{"given", config.Up{Origins: 1, Edges: 2, Autoscale: "1-3", EdgeCores: 0.2}, machine, 0.2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			u := &up{cmd: &upCmd{Up: tc.up}, p: &process{config: config.Default()}, home: home{dir: t.TempDir()}}
+			u.parts()
+			seen := map[cluster.Role]int{}
+			for _, c := range u.nodes {
+				role, want := cluster.Origin, tc.origin
+				if strings.HasPrefix(c.name, "edge-") {
+					role, want = cluster.Edge, tc.edge
+				}
+				seen[role]++
+				if !slices.Contains(c.args, fmt.Sprint("--limits-cores=", want)) {
+					t.Errorf("%s counts not %g processors: %q", c.name, want, c.args)
+				}
+			}
+			if seen[cluster.Origin] == 0 || seen[cluster.Edge] == 0 {
+				t.Errorf("nodes %v", seen)
 			}
 		})
 	}

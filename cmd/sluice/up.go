@@ -163,7 +163,8 @@ func (u *up) parts() []lifecycle.Part {
 		// Port 0: the node finds one and registers it, so that clusters fit side by side.
 		return u.child(name, slices.Concat([]string{"serve", "--role=" + string(role), "--id=" + name,
 			"--http=127.0.0.1:0", "--media=:0", "--relay=127.0.0.1:0", "--trusted-proxies=127.0.0.0/8,::1/128",
-			fmt.Sprint("--publish-url=:", u.cmd.PublishPort), fmt.Sprint("--play-url=:", u.cmd.PlayPort), "--limits-cpu=1", "--limits-memory=1"}, // they share the machine: none has room that another lacks
+			fmt.Sprint("--publish-url=:", u.cmd.PublishPort), fmt.Sprint("--play-url=:", u.cmd.PlayPort), // They share the machine: each measures what it does itself, and none has room that another lacks.
+			fmt.Sprint("--limits-cores=", u.cores(role)), "--limits-cpu=1", "--limits-memory=1"},
 			more, common))
 	}
 	short := "--drain-deadline=" + drainIn.String()
@@ -171,11 +172,7 @@ func (u *up) parts() []lifecycle.Part {
 	for i := range u.cmd.Origins {
 		origins = append(origins, node(cluster.Origin, i+1, short))
 	}
-	more := []string{short}
-	if u.scales() {
-		more = append(more, fmt.Sprint("--limits-cores=", u.edgeCores()))
-	}
-	u.edges = &flock{u: u, going: map[*child]cluster.Order{}, make: func(i int) *child { return node(cluster.Edge, i, more...) }}
+	u.edges = &flock{u: u, going: map[*child]cluster.Order{}, make: func(i int) *child { return node(cluster.Edge, i, short) }}
 	u.nodes = slices.Concat(origins, u.edges.begin())
 	u.gateway = u.child("gateway", append([]string{"gateway", "--publish=:" + strconv.Itoa(u.cmd.PublishPort),
 		"--play=:" + strconv.Itoa(u.cmd.PlayPort), "--redirect=", "--operators=127.0.0.1:0", fmt.Sprint("--scale-cpu=", u.cmd.Scale.CPU), fmt.Sprint("--scale-window=", u.cmd.Scale.Window), "--certificate=" + u.home.path(certFile),
@@ -231,7 +228,7 @@ func (u *up) picture(ctx context.Context) error {
 	u.say("  publish  %s/%s/", publish, app)
 	u.say("  play     %s/%s/player.html", play, app)
 	if u.scales() {
-		u.say("  edges    %s, as the load is over %s; an edge counts %.3g processors as its own", u.cmd.Autoscale, u.cmd.Scale.Window, u.edgeCores())
+		u.say("  edges    %s, as the load is over %s; an edge counts %.3g processors as its own", u.cmd.Autoscale, u.cmd.Scale.Window, u.cores(cluster.Edge))
 	}
 	u.say("  stop     Ctrl-C")
 	u.isReady.Store(true)
