@@ -77,7 +77,7 @@ type Node struct {
 	// and viewers. Placement and scaling go by it.
 	Load    float64
 	Full    string      // why it takes nobody new, in words; "": it does
-	Serving []Serving   // streams that it can serve at this moment
+	Serving []Serving   `json:",omitempty"` // streams that it can serve at this moment
 	Backups []media.Key `json:",omitempty"` // streams whose backup publisher is here
 
 	Started time.Time
@@ -171,8 +171,14 @@ type Registry interface {
 	Heartbeat(ctx context.Context, n Node) error
 	// Leave deletes the node's row if it has that session; no error when it hasn't.
 	Leave(ctx context.Context, id string, session int64) error
-	// Nodes returns every row, dead ones included, ordered by ID.
+	// Nodes returns every row, dead ones included, ordered by ID. Gateways read them twice a second, and commands: a thousand
+	// nodes are more than a megabyte.
 	Nodes(ctx context.Context) ([]Node, error)
+	// Peers returns rows as Nodes does, without Serving and Backups, which nodes don't need of each other. With self: only those of
+	// nodes that can hold streams (all but edges), and of self.
+	Peers(ctx context.Context, self string) ([]Node, error)
+	// Viewers adds up who watches these streams, on all nodes that live (Node.Alive). Of streams that nobody has there is nothing.
+	Viewers(ctx context.Context, keys ...media.Key) (map[media.Key]int, error)
 	// Order sets a node's Order; heartbeats leave it as it is, and a Join of another process (Node.Process) clears it. ErrNoNode: there is no row.
 	Order(ctx context.Context, id string, o Order) error
 

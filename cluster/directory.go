@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,8 +16,10 @@ import (
 const (
 	// RefreshEvery is how old the view of the nodes gets at a gateway, which places clients by it.
 	RefreshEvery = 500 * time.Millisecond
-	// NodeRefreshEvery is the same at a node, which needs the others' addresses and its own Order.
+	// NodeRefreshEvery is the same at a node, which needs its own Order and who can hold streams: of these it reads Peers.
 	NodeRefreshEvery = 3 * time.Second
+	// PeersRefreshEvery is how often a node reads the edges too, whose relay keys it knows. One that is new is looked for at once.
+	PeersRefreshEvery = time.Minute
 	// Nodes that are missing are looked for at once, but not more often than this.
 	nodesAtMost = 300 * time.Millisecond
 	// A query that takes longer counts as failed.
@@ -35,6 +39,7 @@ const (
 // Locks: reading before mu.
 type Directory struct {
 	reg   Registry
+	self  string        // the node whose directory it is; "": a gateway's
 	every time.Duration // of nodes
 	log   *slog.Logger
 	out   outage // refresh's
@@ -43,8 +48,9 @@ type Directory struct {
 	wake    chan struct{} // something is due at once
 	stopped chan struct{} // Run has ended
 
-	reading sync.Mutex // one reads the nodes, others wait for him; it holds the next three
+	reading sync.Mutex // one reads the nodes, others wait for him; it holds the next four
 	readAt  time.Time  // when the last successful read began, by the local clock
+	allAt   time.Time  // and the last that was of all nodes
 	failed  bool       // the last attempt, or those before it since the last success
 	settled time.Time  // until then the view's clock stands still
 
@@ -53,6 +59,10 @@ type Directory struct {
 	watched map[media.Key]*watched
 	hurry   bool   // the nodes are due at once
 	next    *batch // look-ups that go out with the next query
+	counts  map[media.Key]counted
+
+	counting  chan struct{} // has a place for one who counts; he holds countedAt
+	countedAt time.Time
 }
 
 // batch is one query for several look-ups.
@@ -64,13 +74,15 @@ type batch struct {
 	err   error
 }
 
-// NewDirectory does no I/O. The nodes are read so often; 0 means RefreshEvery.
-func NewDirectory(reg Registry, every time.Duration, log *slog.Logger) *Directory {
-	if every <= 0 {
-		every = RefreshEvery
+// NewDirectory does no I/O. It is that of a node, self, which wants of others what Peers returns; or of a gateway, "", which
+// places clients by all that rows say.
+func NewDirectory(reg Registry, self string, log *slog.Logger) *Directory {
+	every := RefreshEvery
+	if self != "" {
+		every = NodeRefreshEvery
 	}
-	return &Directory{reg: reg, every: every, log: log, out: outage{log: log, doing: "refresh the view of the cluster"},
-		ask: make(chan struct{}, 1), wake: make(chan struct{}, 1), stopped: make(chan struct{}), watched: map[media.Key]*watched{}}
+	return &Directory{reg: reg, self: self, every: every, log: log, out: outage{log: log, doing: "refresh the view of the cluster"},
+		ask: make(chan struct{}, 1), wake: make(chan struct{}, 1), stopped: make(chan struct{}), watched: map[media.Key]*watched{}, counts: map[media.Key]counted{}, counting: make(chan struct{}, 1)}
 }
 
 // Run refreshes until ctx ends. It returns nil, and may be called once.
@@ -112,12 +124,12 @@ func (d *Directory) View() View {
 	return d.view
 }
 
-// Nodes returns the nodes as last read, dead ones included.
+// Nodes returns the nodes as last read, dead ones included. At a node, edges may be as they were PeersRefreshEvery ago.
 func (d *Directory) Nodes() []Node { return d.View().Nodes }
 
 // Refresh reads the nodes again, for who misses one: after it the view has every node that had joined before. Calls share
 // reads, and wait for 0.3 s from one to the next, so that no stranger can make them cost more.
-func (d *Directory) Refresh(ctx context.Context) error { return d.readNodes(ctx, nodesAtMost) }
+func (d *Directory) Refresh(ctx context.Context) error { return d.readNodes(ctx, nodesAtMost, true) }
 
 // Stream returns a watched stream as last read; false when it is unknown or nobody watches it.
 func (d *Directory) Stream(key media.Key) (Stream, bool) {
@@ -216,7 +228,7 @@ func (d *Directory) lookup(ctx context.Context, of []media.Key) (map[slot]Stream
 	view := d.View()
 	for _, s := range found {
 		if s.State != Finished && !view.knows(s) { // it joined before it claimed, so it is there to be read
-			if err := d.readNodes(ctx, nodesAtMost); err != nil {
+			if err := d.readNodes(ctx, nodesAtMost, false); err != nil {
 				return nil, err
 			}
 			break
@@ -245,12 +257,12 @@ func (d *Directory) query(ctx context.Context, of []media.Key, within time.Durat
 }
 
 // readNodes replaces the view of the nodes by one that is younger than the call; on an error the last view stays. It lets
-// that much time pass after the last read.
-func (d *Directory) readNodes(ctx context.Context, pause time.Duration) error {
+// that much time pass after the last read. Of a node's view, edges are younger only if all is asked for.
+func (d *Directory) readNodes(ctx context.Context, pause time.Duration, all bool) error {
 	called := time.Now()
 	d.reading.Lock()
 	defer d.reading.Unlock()
-	if d.readAt.After(called) {
+	if d.readAt.After(called) && (!all || d.allAt.After(called)) {
 		return nil // another call has read it
 	}
 	if wait := pause - time.Since(d.readAt); wait > 0 {
@@ -263,7 +275,8 @@ func (d *Directory) readNodes(ctx context.Context, pause time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, refreshWithin)
 	defer cancel()
 	now := time.Now()
-	nodes, err := d.reg.Nodes(ctx)
+	all = all || d.self == "" || now.Sub(d.allAt) >= PeersRefreshEvery
+	nodes, err := d.rows(ctx, all)
 	if err != nil {
 		d.failed = true
 		return err
@@ -273,6 +286,9 @@ func (d *Directory) readNodes(ctx context.Context, pause time.Duration) error {
 		d.settled = now.Add(2*HeartbeatEvery + nodesAtMost)
 	}
 	d.readAt, d.failed = now, false
+	if all {
+		d.allAt = now
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.view.Nodes = nodes
@@ -280,6 +296,28 @@ func (d *Directory) readNodes(ctx context.Context, pause time.Duration) error {
 		d.view.At = d.reg.Now()
 	}
 	return nil
+}
+
+// rows reads the nodes. Those that are not asked for stay as they are.
+func (d *Directory) rows(ctx context.Context, all bool) ([]Node, error) {
+	switch {
+	case d.self == "":
+		return d.reg.Nodes(ctx)
+	case all:
+		return d.reg.Peers(ctx, "")
+	}
+	list, err := d.reg.Peers(ctx, d.self)
+	if err != nil {
+		return nil, err
+	}
+	read := View{Nodes: list}
+	for _, n := range d.Nodes() {
+		if _, ok := read.Node(n.ID); !ok && n.Role == Edge && n.ID != d.self {
+			list = append(list, n)
+		}
+	}
+	slices.SortFunc(list, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
+	return list, nil
 }
 
 // follow has the registry tell of changes, where it can.

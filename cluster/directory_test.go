@@ -26,7 +26,7 @@ type gateway struct {
 
 func newGateway(t *testing.T, store *memory.Store) *gateway {
 	g := &gateway{reg: store.Open(), log: &story{}}
-	g.Directory = cluster.NewDirectory(g.reg, 0, g.log.log())
+	g.Directory = cluster.NewDirectory(g.reg, "", g.log.log())
 	g.stop = start(t, g.Run)
 	return g
 }
@@ -220,7 +220,7 @@ func TestSuspect(t *testing.T) {
 		a, b := newOrigin(t, store, "a"), newOrigin(t, store, "b")
 		defer b.stop()
 		reg := store.Open()
-		edge := cluster.NewDirectory(reg, cluster.NodeRefreshEvery, (&story{}).log())
+		edge := cluster.NewDirectory(reg, "edge", (&story{}).log())
 		defer start(t, edge.Run)()
 		a.acquire(t, key)
 		told := make(chan cluster.Stream, 10)
@@ -236,6 +236,98 @@ func TestSuspect(t *testing.T) {
 		if s := <-told; s.Origin != "b" || time.Since(begin) > 110*time.Millisecond {
 			t.Errorf("told of %+v after %v", s, time.Since(begin))
 		}
+	})
+}
+
+// A node reads of the others what it needs: never all of all rows, and edges seldom.
+func TestNodesView(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.NewStore(time.Now)
+		reg, d := store.Open(), (*cluster.Directory)(nil)
+		join := func(id string, role cluster.Role) {
+			n := cluster.Node{ID: id, Session: 1, Role: role, Serving: []cluster.Serving{{Stream: key, Viewers: 20}}}
+			if err := reg.Join(t.Context(), n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		join("origin-1", cluster.Origin)
+		join("edge-1", cluster.Edge)
+		join("edge-2", cluster.Edge)
+		own := store.Open()
+		d = cluster.NewDirectory(own, "edge-1", (&story{}).log())
+		defer start(t, d.Run)()
+		knows := func(when string, want ...string) {
+			t.Helper()
+			var got []string
+			for _, n := range d.Nodes() {
+				got = append(got, n.ID)
+				if n.Serving != nil {
+					t.Errorf("%s: it knows what %s serves", when, n.ID)
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: it knows %v, want %v", when, got, want)
+			}
+		}
+		pass(time.Second)
+		knows("at first", "edge-1", "edge-2", "origin-1")
+		join("edge-3", cluster.Edge)
+		join("origin-2", cluster.Origin)
+		if err := errors.Join(reg.Leave(t.Context(), "edge-2", 1), reg.Leave(t.Context(), "origin-1", 1),
+			reg.Order(t.Context(), "edge-1", cluster.Order{Drain: true})); err != nil {
+			t.Fatal(err)
+		}
+		pass(3 * time.Second)
+		knows("3 s later", "edge-1", "edge-2", "origin-2")
+		if n, _ := d.View().Node("edge-1"); !n.Order.Drain {
+			t.Error("it doesn't know of its own order")
+		}
+		if err := d.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		knows("when it misses one", "edge-1", "edge-3", "origin-2")
+		join("edge-4", cluster.Edge)
+		pass(cluster.PeersRefreshEvery + cluster.NodeRefreshEvery)
+		knows("a minute later", "edge-1", "edge-3", "edge-4", "origin-2")
+		if n := own.Queries("Nodes"); n != 0 {
+			t.Errorf("it read all rows %d times", n)
+		}
+
+		join("edge-3", cluster.Edge) // the others are dead by now
+		join("edge-4", cluster.Edge)
+		ask := func(when string, queries int, want int) {
+			t.Helper()
+			before := own.Queries("Viewers")
+			var wg sync.WaitGroup
+			for i := range 100 {
+				wg.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					defer cancel()
+					of, want := key, want
+					if i%2 == 1 {
+						of, want = key2(i), 0
+					}
+					if n, _ := d.Viewers(ctx, of); n != want {
+						t.Errorf("%s: %d viewers, want %d", when, n, want)
+					}
+				})
+			}
+			wg.Wait()
+			if n := own.Queries("Viewers") - before; n > queries {
+				t.Errorf("%s: 100 questions for viewers made %d queries, want %d", when, n, queries)
+			}
+		}
+		ask("at first", 2, 40)
+		ask("asked again", 0, 40)
+		pass(cluster.CountEvery)
+		ask("later", 1, 0) // all are dead
+		pass(cluster.CountEvery)
+		join("edge-3", cluster.Edge)
+		ask("one is back", 1, 20)
+		own.Cut(true)
+		pass(cluster.CountEvery)
+		ask("the registry is away", 1, 20)
+		ask("still", 0, 20)
 	})
 }
 
@@ -272,7 +364,7 @@ func TestNotifier(t *testing.T) {
 		defer b.stop()
 		held, _ := a.acquire(t, key)
 		reg := &feed{Registry: store.Open(), tell: make(chan cluster.Change)}
-		d := cluster.NewDirectory(reg, cluster.NodeRefreshEvery, (&story{}).log())
+		d := cluster.NewDirectory(reg, "edge", (&story{}).log())
 		defer start(t, d.Run)()
 		var w calls
 		defer d.Watch(key, w.fn)()
@@ -288,10 +380,10 @@ func TestNotifier(t *testing.T) {
 		reg.tell <- cluster.Change{Stream: key}
 		synctest.Wait()
 		w.check(t, "told", "broadcasting of a, epoch 1", "broadcasting of b, epoch 2")
-		nodes := reg.Queries("Nodes")
+		nodes := reg.Queries("Peers")
 		reg.tell <- cluster.Change{Node: "b"}
 		pass(refreshed)
-		if reg.Queries("Nodes") == nodes {
+		if reg.Queries("Peers") == nodes {
 			t.Error("a change of a stream's origin is not looked at")
 		}
 		close(reg.tell)
@@ -301,7 +393,7 @@ func TestNotifier(t *testing.T) {
 		}
 
 		none := &feed{Registry: store.Open(), err: fmt.Errorf("this server: %w", errors.ErrUnsupported)}
-		defer start(t, cluster.NewDirectory(none, 0, (&story{}).log()).Run)()
+		defer start(t, cluster.NewDirectory(none, "", (&story{}).log()).Run)()
 		pass(10 * time.Second)
 		if n := none.opens.Load(); n != 1 {
 			t.Errorf("a server that has no feed was asked %d times", n)
@@ -330,7 +422,7 @@ func TestLookupsShareQueries(t *testing.T) {
 		a := newOrigin(t, store, "a")
 		defer a.stop()
 		reg := gated{store.Open(), make(chan struct{})}
-		d := cluster.NewDirectory(reg, 0, (&story{}).log())
+		d := cluster.NewDirectory(reg, "", (&story{}).log())
 		defer start(t, d.Run)()
 		var wg sync.WaitGroup
 		look := func(key media.Key, want cluster.StreamState) {

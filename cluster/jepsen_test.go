@@ -178,7 +178,7 @@ func (w *world) start(id string) {
 	ctx, stop := context.WithCancel(context.Background())
 	p := &process{id: id, line: line, stop: stop, reachable: time.Now(), owners: map[media.Key]*owner{}, acquiring: map[media.Key]bool{},
 		member: cluster.NewMember(reg, id, func() cluster.Node { return cluster.Node{State: cluster.Ready} }, silent),
-		dir:    cluster.NewDirectory(reg, time.Duration(500+w.rnd.IntN(2500))*time.Millisecond, silent)}
+		dir:    cluster.NewDirectory(reg, []string{"", id}[w.rnd.IntN(2)], silent)}
 	delays := rand.New(rand.NewPCG(w.seed, uint64(len(w.nodes))))
 	line.Delay(func() time.Duration {
 		w.mu.Lock()

@@ -150,7 +150,7 @@ func (m *Member) join(ctx context.Context, n Node) error {
 
 // replaced finds out who has the row: nil when it was an attempt of this process to join that was thought to have failed.
 func (m *Member) replaced(ctx context.Context) error {
-	nodes, err := m.reg.Nodes(ctx)
+	nodes, err := m.reg.Peers(ctx, m.id)
 	if err != nil {
 		return err // asked again with the next heartbeat
 	}

@@ -14,6 +14,14 @@ const DeadAfter = 5 * time.Second
 // LoadOver is the time over which a node averages its CPU and egress.
 const LoadOver = 3 * time.Second
 
+// About what a row takes on the wire in the registry on MongoDB, in bytes: a node without what it serves, each stream
+// that it serves, and a stream.
+const (
+	RowBytes     = 800
+	ServingBytes = 60
+	StreamBytes  = 250
+)
+
 // maxNodeID bounds a node's id: it is part of URLs and log lines.
 const maxNodeID = 64
 

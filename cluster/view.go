@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"time"
-
-	"sluice/media"
 )
 
 // View is what the registry said at one moment. It is shared: nobody may change it.
@@ -56,16 +54,4 @@ func (v View) Live(s Stream) bool { return v.State(s) == Broadcasting }
 func (v View) knows(s Stream) bool {
 	n, ok := v.Node(s.Origin)
 	return ok && n.Session == s.Session
-}
-
-// Viewers is how many watch a stream in the whole cluster, by what its nodes said last.
-func (v View) Viewers(key media.Key) (sum int) {
-	for _, n := range v.Alive() {
-		for _, s := range n.Serving {
-			if s.Stream == key {
-				sum += s.Viewers
-			}
-		}
-	}
-	return sum
 }

@@ -77,7 +77,7 @@ func (d *Directory) changed(c Change) {
 		poke(d.wake)
 		return
 	}
-	wanted := d.every <= RefreshEvery // a gateway wants to know of every node
+	wanted := d.self == "" // a gateway wants to know of every node
 	for _, s := range d.watched {
 		wanted = wanted || c.Node != "" && (s.rows[0].Origin == c.Node || s.rows[1].Origin == c.Node)
 	}
@@ -135,16 +135,16 @@ func (d *Directory) refresh(ctx context.Context, begin time.Time, nodes bool) (a
 	d.mu.Unlock()
 	switch {
 	case nodes:
-		err = d.readNodes(ctx, 0)
+		err = d.readNodes(ctx, 0, false)
 	case hurry:
-		err = d.readNodes(ctx, nodesAtMost)
+		err = d.readNodes(ctx, nodesAtMost, false)
 	}
 	if err != nil || len(due) == 0 {
 		return nodes || hurry || err != nil, err
 	}
 	found, err := d.query(ctx, due, refreshWithin)
 	if err == nil && d.unknownHolder(found) {
-		err = d.readNodes(ctx, 0)
+		err = d.readNodes(ctx, 0, false)
 	}
 	if err != nil {
 		return true, err

@@ -8,7 +8,6 @@ import (
 	"sluice/internal/clientip"
 	"sluice/internal/metrics"
 	"sluice/internal/problem"
-	"sluice/media"
 	"sluice/signal"
 	"sluice/signal/antmedia"
 	"sluice/signal/whep"
@@ -21,7 +20,7 @@ func (n *Node) server(clients *clientip.Resolver) *http.Server {
 	mux := http.NewServeMux()
 	shared := signal.Config{
 		Node: n.cfg.ID, Apps: n.cfg.Apps, Authorize: n.deps.Authorize, Admit: n.admit,
-		ClientAddr: clients.Of, Viewers: func(key media.Key) int { return n.directory.View().Viewers(key) }, Log: n.log,
+		ClientAddr: clients.Of, Viewers: n.viewersOf, Log: n.log,
 	}
 	for _, url := range n.cfg.ICE.Servers {
 		s := signal.ICEServer{URL: url}

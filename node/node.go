@@ -123,7 +123,7 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	if n.identity, err = relay.NewIdentity(); err != nil {
 		return nil, err
 	}
-	n.directory = cluster.NewDirectory(deps.Registry, cluster.NodeRefreshEvery, n.log)
+	n.directory = cluster.NewDirectory(deps.Registry, n.cfg.ID, n.log)
 	n.member = cluster.NewMember(deps.Registry, n.cfg.ID, n.describe, n.log)
 	n.hub = stream.NewHub(n.hubConfig())
 	n.rtc = rtc.New(rtc.Config{Listen: cfg.Media, NoTCP: !cfg.MediaTCP, Announce: announce, Log: n.log})

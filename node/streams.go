@@ -121,6 +121,18 @@ func (n *Node) lookup(ctx context.Context, key media.Key) (inrelay.Source, error
 	return src, nil
 }
 
+// countWithin is how long clients wait for a count of viewers.
+const countWithin = 300 * time.Millisecond
+
+// viewersOf is how many watch a stream in the whole cluster: at least those of this node, without the registry too.
+func (n *Node) viewersOf(key media.Key) int {
+	ctx, cancel := context.WithTimeout(context.Background(), countWithin)
+	defer cancel()
+	viewers, _ := n.directory.Viewers(ctx, key)
+	here, _ := n.hub.Info(key)
+	return max(viewers, here.Viewers)
+}
+
 // watch tells of each new origin of a stream, or of its backup.
 func (n *Node) watch(key media.Key, fn func(inrelay.Source)) (cancel func()) {
 	stem, backup := key.Main()

@@ -31,6 +31,8 @@ func Run(t *testing.T, newStore NewStore) {
 		{"nodes are ordered and removed", nodesOrderedRemoved},
 		{"faulty nodes are refused", nodesRefused},
 		{"join, heartbeat, fence, replace", lifeOfASession},
+		{"what nodes read of each other", peers},
+		{"viewers of a stream", viewers},
 		{"orders", orders},
 		{"claim, report, release", lifeOfALease},
 		{"who may claim", whoMayClaim},

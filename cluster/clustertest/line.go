@@ -142,6 +142,16 @@ func (l *Line) Nodes(ctx context.Context) ([]cluster.Node, error) {
 	return call(ctx, l, "Nodes", func() ([]cluster.Node, error) { return l.Registry.Nodes(ctx) })
 }
 
+// Peers implements cluster.Registry.
+func (l *Line) Peers(ctx context.Context, self string) ([]cluster.Node, error) {
+	return call(ctx, l, "Peers", func() ([]cluster.Node, error) { return l.Registry.Peers(ctx, self) })
+}
+
+// Viewers implements cluster.Registry.
+func (l *Line) Viewers(ctx context.Context, keys ...media.Key) (map[media.Key]int, error) {
+	return call(ctx, l, "Viewers", func() (map[media.Key]int, error) { return l.Registry.Viewers(ctx, keys...) })
+}
+
 // Order implements cluster.Registry.
 func (l *Line) Order(ctx context.Context, id string, o cluster.Order) error {
 	return l.do(ctx, "Order", func() error { return l.Registry.Order(ctx, id, o) })

@@ -3,6 +3,7 @@ package clustertest
 import (
 	"context"
 	"errors"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -104,6 +105,75 @@ func nodesRefused(t *testing.T, f *fixture) {
 	}
 }
 
+// peers: rows without what only gateways read; of all, or of those that can hold streams and one more.
+func peers(t *testing.T, f *fixture) {
+	roles := map[string]cluster.Role{"e1": cluster.Edge, "e2": cluster.Edge, "o1": cluster.Origin, "o2": cluster.Origin, "s1": cluster.Standalone}
+	for i, id := range slices.Sorted(maps.Keys(roles)) {
+		n := f.node(id)
+		n.Role, n.Session = roles[id], int64(i+1)
+		ok(t, f.Join(f.ctx, n))
+	}
+	check := func(self string, ids ...string) {
+		t.Helper()
+		list, err := f.Peers(f.ctx, self)
+		ok(t, err)
+		full, err := f.Nodes(f.ctx)
+		ok(t, err)
+		var want []cluster.Node
+		for _, n := range full {
+			if len(n.Serving) != 2 || len(n.Backups) != 1 {
+				t.Errorf("the full row is %+v", n)
+			}
+			if n.Serving, n.Backups = nil, nil; slices.Contains(ids, n.ID) {
+				want = append(want, n)
+			}
+		}
+		if !reflect.DeepEqual(list, want) || len(list) != len(ids) {
+			t.Errorf("peers of %q:\n%+v, want\n%+v", self, list, want)
+		}
+	}
+	check("", "e1", "e2", "o1", "o2", "s1")
+	check("e2", "e2", "o1", "o2", "s1")
+	check("o1", "o1", "o2", "s1")
+	check("unknown", "o1", "o2", "s1")
+	n := f.node("e1") // a heartbeat writes it too
+	n.Role, n.Session = cluster.Origin, 1
+	ok(t, f.Heartbeat(f.ctx, n))
+	check("e2", "e1", "e2", "o1", "o2", "s1")
+}
+
+// viewers of a stream are those on all nodes that live.
+func viewers(t *testing.T, f *fixture) {
+	check := func(key media.Key, want int) {
+		t.Helper()
+		n, err := f.Viewers(f.ctx, key, stream("none"), media.Key{App: "live", ID: "\xff' OR 1"})
+		if want > 0 && len(n) != 1 || err != nil || n[key] != want {
+			t.Errorf("%v viewers of %s, %v; want %d", n, key, err, want)
+		}
+	}
+	node := func(id string, session int64, serving ...cluster.Serving) cluster.Node {
+		return cluster.Node{ID: id, Session: session, Role: cluster.Edge, Serving: serving}
+	}
+	check(stream("a"), 0)
+	a, b := cluster.Serving{Stream: stream("a"), Viewers: 3}, cluster.Serving{Stream: stream("b"), Viewers: 40}
+	ok(t, f.Join(f.ctx, node("e1", 1, a, b)))
+	ok(t, f.Join(f.ctx, node("e2", 2, a)))
+	ok(t, f.Join(f.ctx, node("e3", 3)))
+	check(stream("a"), 6)
+	check(stream("b"), 40)
+	check(stream("c"), 0)
+	both, err := f.Viewers(f.ctx, stream("a"), stream("b"), stream("a"))
+	if err != nil || len(both) != 2 || both[stream("a")] != 6 || both[stream("b")] != 40 {
+		t.Errorf("viewers %v, %v", both, err)
+	}
+	f.clock.Advance(cluster.DeadAfter)
+	check(stream("a"), 0) // all are dead
+	b.Viewers = 1
+	ok(t, f.Heartbeat(f.ctx, node("e1", 1, b, a)))
+	check(stream("a"), 3)
+	check(stream("b"), 1)
+}
+
 // contextsObeyed: a context that has ended ends every call, and nothing is written.
 func contextsObeyed(t *testing.T, f *fixture) {
 	key := stream("s")
@@ -116,6 +186,8 @@ func contextsObeyed(t *testing.T, f *fixture) {
 		"Heartbeat": func() error { return f.Heartbeat(done, cluster.Node{ID: "a", Session: l.Session}) },
 		"Leave":     func() error { return f.Leave(done, "a", l.Session) },
 		"Nodes":     func() error { _, err := f.Nodes(done); return err },
+		"Peers":     func() error { _, err := f.Peers(done, "a"); return err },
+		"Viewers":   func() error { _, err := f.Viewers(done, key); return err },
 		"Order":     func() error { return f.Order(done, "a", cluster.Order{Drain: true}) },
 		"Claim":     func() error { _, err := f.Claim(done, l); return err },
 		"Resume":    func() error { _, err := f.Resume(done, l, 98); return err },

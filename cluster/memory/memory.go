@@ -201,6 +201,37 @@ func (r *Registry) Nodes(ctx context.Context) (list []cluster.Node, err error) {
 	return list, err
 }
 
+// Peers implements cluster.Registry.
+func (r *Registry) Peers(ctx context.Context, self string) (list []cluster.Node, err error) {
+	r.call("Peers")
+	err = r.step(ctx, func() {
+		for _, n := range r.store.nodes {
+			if self == "" || n.ID == self || n.Role != cluster.Edge {
+				n.Serving, n.Backups = nil, nil
+				list = append(list, n)
+			}
+		}
+	})
+	slices.SortFunc(list, func(a, b cluster.Node) int { return cmp.Compare(a.ID, b.ID) })
+	return list, err
+}
+
+// Viewers implements cluster.Registry.
+func (r *Registry) Viewers(ctx context.Context, keys ...media.Key) (map[media.Key]int, error) {
+	r.call("Viewers")
+	viewers := map[media.Key]int{}
+	err := r.step(ctx, func() {
+		for _, n := range r.store.nodes {
+			for _, s := range n.Serving {
+				if slices.Contains(keys, s.Stream) && n.Alive(r.store.now()) {
+					viewers[s.Stream] += s.Viewers
+				}
+			}
+		}
+	})
+	return viewers, err
+}
+
 // Order implements cluster.Registry.
 func (r *Registry) Order(ctx context.Context, id string, o cluster.Order) error {
 	r.call("Order")

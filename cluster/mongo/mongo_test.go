@@ -297,6 +297,8 @@ func TestRoundTrips(t *testing.T) {
 		{"join", func() error { return r.Join(ctx, b) }, 2}, // the second looks for rows to forget
 		{"heartbeat", func() error { return r.Heartbeat(ctx, a) }, 1},
 		{"nodes", func() error { _, err := r.Nodes(ctx); return err }, 1},
+		{"peers", func() error { _, err := r.Peers(ctx, "a"); return err }, 1},
+		{"viewers", func() error { _, err := r.Viewers(ctx, keys[0]); return err }, 1},
 		{"claim of a new stream", func() (err error) {
 			lease, err = r.Claim(ctx, cluster.Lease{Key: keys[0], Node: "a", Session: 1})
 			return err
@@ -324,6 +326,37 @@ func TestRoundTrips(t *testing.T) {
 		}
 		if n := line.Operations() - before; n != c.most {
 			t.Errorf("%s makes %d calls, want %d", c.name, n, c.most)
+		}
+	}
+}
+
+// What a cluster reads a second, in docs/cluster.md and from the simulator, rests on these sizes.
+func TestSizes(t *testing.T) {
+	key := media.Key{App: "live", ID: "stream00001"}
+	n := cluster.Node{ID: "origin-00001", Session: 1 << 61, Role: cluster.Origin, State: cluster.Ready, PID: 123456, Host: "sluice-origin-00001", Region: "region-1",
+		Version: "1.2.3", HTTP: "10.10.100.100:5080", Media: "10.10.100.100:50000", Relay: "10.10.100.100:5000", RelayKey: strings.Repeat("k", 44),
+		CPU: 0.123456789, Memory: 0.123456789, Egress: 123456789, Load: 0.123456789, Started: time.Now()}
+	size := func(n cluster.Node) float64 {
+		d, err := rowOf(n)
+		must(t, err)
+		b, err := bson.Marshal(d)
+		must(t, err)
+		return float64(len(b))
+	}
+	row := size(n)
+	for range 20 {
+		n.Serving = append(n.Serving, cluster.Serving{Stream: key, Viewers: 50})
+	}
+	serving := (size(n) - row) / 20
+	b, err := bson.Marshal(streamRow{ID: key.String(), Key: key.String(), State: string(cluster.Broadcasting), Origin: n.ID, Session: 1 << 61, Epoch: 1 << 40,
+		Codecs: []string{media.H264, media.Opus}, Started: time.Now()})
+	must(t, err)
+	for _, s := range []struct {
+		what     string
+		is, want float64
+	}{{"node", row, cluster.RowBytes}, {"stream of a node", serving, cluster.ServingBytes}, {"stream", float64(len(b)), cluster.StreamBytes}} {
+		if s.is > s.want || s.is < 0.8*s.want {
+			t.Errorf("the row of a %s takes %.0f bytes; it is counted as %.0f", s.what, s.is, s.want)
 		}
 	}
 }

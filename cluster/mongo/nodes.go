@@ -13,6 +13,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"sluice/cluster"
+	"sluice/media"
 )
 
 // forgetAfter is the age of a heartbeat at which a node is gone for good: its row is deleted, and its streams are Finished.
@@ -28,10 +29,20 @@ type nodeRow struct {
 	State     string    `bson:"state"` // as in Row: change streams tell of it
 	Order     orderRow  `bson:"order"`
 	Process   string    `bson:"process"` // cluster.Node.Process at the Join
-	Row       string    `bson:"row"`     // the rest of cluster.Node as JSON
 
 	Notice    int64            `bson:"notice"`    // of Notify, the last one; 0: none since the Join
 	Revisions map[string]int64 `bson:"revisions"` // the last notice of each kind of documents
+
+	// What the node says of itself.
+	Role    string       `bson:"role"`
+	Serving []servingRow `bson:"serving"`
+	Backups []string     `bson:"backups"`
+	Row     string       `bson:"row"` // the rest of cluster.Node as JSON
+}
+
+type servingRow struct {
+	Stream  string `bson:"stream"`
+	Viewers int    `bson:"viewers"`
 }
 
 type orderRow struct {
@@ -39,23 +50,53 @@ type orderRow struct {
 	Deadline *time.Time `bson:"deadline"`
 }
 
-// rowOf is what a node says of itself, as JSON.
-func rowOf(n cluster.Node) (string, error) {
+// rowOf is what a node says of itself.
+func rowOf(n cluster.Node) (d nodeRow, err error) {
 	if err := n.Check(); err != nil {
-		return "", err
+		return d, err
 	}
-	n.LastHeartbeat, n.Fenced, n.Order = time.Time{}, false, cluster.Order{} // these are fields of their own
+	d = nodeRow{ID: n.ID, Session: n.Session, State: string(n.State), Role: string(n.Role), Serving: []servingRow{}, Backups: []string{}}
+	for _, s := range n.Serving {
+		d.Serving = append(d.Serving, servingRow{s.Stream.String(), s.Viewers})
+	}
+	for _, key := range n.Backups {
+		d.Backups = append(d.Backups, key.String())
+	}
+	n.LastHeartbeat, n.Fenced, n.Order, n.Serving, n.Backups = time.Time{}, false, cluster.Order{}, nil, nil // these are fields of their own
 	row, err := json.Marshal(n)
-	return string(row), err
+	d.Row = string(row)
+	return d, err
+}
+
+// said is what a node says of itself, to be written.
+func (d nodeRow) said() bson.D {
+	return bson.D{{Key: "state", Value: d.State}, {Key: "role", Value: d.Role}, {Key: "serving", Value: d.Serving},
+		{Key: "backups", Value: d.Backups}, {Key: "row", Value: d.Row}}
 }
 
 func (d nodeRow) node() (n cluster.Node, err error) {
-	err = json.Unmarshal([]byte(d.Row), &n)
+	if err = json.Unmarshal([]byte(d.Row), &n); err != nil {
+		return n, err
+	}
 	n.LastHeartbeat, n.Fenced, n.Order = d.Heartbeat, d.Fenced, cluster.Order{Drain: d.Order.Drain}
 	if at := d.Order.Deadline; at != nil {
 		n.Order.Deadline = *at
 	}
-	return n, err
+	for _, s := range d.Serving {
+		key, err := media.ParseKey(s.Stream)
+		if err != nil {
+			return n, err
+		}
+		n.Serving = append(n.Serving, cluster.Serving{Stream: key, Viewers: s.Viewers})
+	}
+	for _, b := range d.Backups {
+		key, err := media.ParseKey(b)
+		if err != nil {
+			return n, err
+		}
+		n.Backups = append(n.Backups, key)
+	}
+	return n, nil
 }
 
 // Join implements cluster.Registry. It is not tried again after an error: a request that was late
@@ -63,14 +104,14 @@ func (d nodeRow) node() (n cluster.Node, err error) {
 func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 	ctx, cancel := bound(ctx)
 	defer cancel()
-	row, err := rowOf(n)
+	d, err := rowOf(n)
 	if err == nil {
 		// This clock may be why the node was fenced: it stands while a machine is suspended.
 		err = r.ask(ctx)
 	}
 	if err == nil {
 		now := r.Now()
-		d := nodeRow{ID: n.ID, Session: n.Session, Heartbeat: now, State: string(n.State), Process: n.Process(), Row: row, Revisions: map[string]int64{}}
+		d.Heartbeat, d.Process, d.Revisions = now, n.Process(), map[string]int64{}
 		again := false
 		if again, err = r.rejoin(ctx, d); err == nil && !again {
 			_, err = r.nodes.ReplaceOne(ctx, id(n.ID), d, options.Replace().SetUpsert(true))
@@ -89,9 +130,8 @@ func (r *Registry) rejoin(ctx context.Context, d nodeRow) (done bool, err error)
 	if d.Process == "" {
 		return false, nil
 	}
-	res, err := r.nodes.UpdateOne(ctx, bson.D{{Key: "_id", Value: d.ID}, {Key: "process", Value: d.Process}}, set(bson.D{
-		{Key: "session", Value: d.Session}, {Key: "heartbeat", Value: d.Heartbeat}, {Key: "fenced", Value: false},
-		{Key: "state", Value: d.State}, {Key: "row", Value: d.Row}}))
+	res, err := r.nodes.UpdateOne(ctx, bson.D{{Key: "_id", Value: d.ID}, {Key: "process", Value: d.Process}}, set(append(d.said(),
+		bson.E{Key: "session", Value: d.Session}, bson.E{Key: "heartbeat", Value: d.Heartbeat}, bson.E{Key: "fenced", Value: false})))
 	return err == nil && res.MatchedCount > 0, err
 }
 
@@ -137,7 +177,7 @@ func (r *Registry) forget(ctx context.Context, since time.Time) error {
 func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
 	ctx, cancel := bound(ctx)
 	defer cancel()
-	row, err := rowOf(n)
+	d, err := rowOf(n)
 	if err != nil {
 		return r.wrap(err, "heartbeat of node %q", n.ID)
 	}
@@ -145,7 +185,7 @@ func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
 		var res *driver.UpdateResult
 		res, err = r.nodes.UpdateOne(ctx,
 			bson.D{{Key: "_id", Value: n.ID}, {Key: "session", Value: n.Session}, {Key: "fenced", Value: false}, {Key: "notice", Value: r.lastNotice(n.ID)}},
-			set(bson.D{{Key: "heartbeat", Value: r.Now()}, {Key: "state", Value: string(n.State)}, {Key: "row", Value: row}}))
+			set(append(d.said(), bson.E{Key: "heartbeat", Value: r.Now()})))
 		if err == nil && res.MatchedCount == 0 {
 			err = r.whyNot(ctx, n)
 		}
@@ -175,9 +215,9 @@ func (r *Registry) whyNot(ctx context.Context, n cluster.Node) error {
 	return errAgain
 }
 
-// nodeRow reads a node's row, without what the node says of itself.
+// nodeRow reads a node's row, without most of what the node says of itself.
 func (r *Registry) nodeRow(ctx context.Context, node string) (d nodeRow, found bool, err error) {
-	err = r.nodes.FindOne(ctx, id(node), options.FindOne().SetProjection(bson.D{{Key: "row", Value: 0}})).Decode(&d)
+	err = r.nodes.FindOne(ctx, id(node), options.FindOne().SetProjection(bson.D{{Key: "row", Value: 0}, {Key: "serving", Value: 0}, {Key: "backups", Value: 0}})).Decode(&d)
 	if errors.Is(err, driver.ErrNoDocuments) {
 		return d, false, nil
 	}
@@ -194,10 +234,28 @@ func (r *Registry) Leave(ctx context.Context, node string, session int64) error 
 
 // Nodes implements cluster.Registry.
 func (r *Registry) Nodes(ctx context.Context) ([]cluster.Node, error) {
+	return r.find(ctx, bson.D{})
+}
+
+// Peers implements cluster.Registry.
+func (r *Registry) Peers(ctx context.Context, self string) ([]cluster.Node, error) {
+	filter := bson.D{}
+	if self != "" {
+		filter = bson.D{{Key: "$or", Value: bson.A{id(self), bson.D{{Key: "role", Value: bson.D{{Key: "$ne", Value: string(cluster.Edge)}}}}}}}
+	}
+	return r.find(ctx, filter, "serving", "backups")
+}
+
+// find reads rows without these fields.
+func (r *Registry) find(ctx context.Context, filter bson.D, without ...string) ([]cluster.Node, error) {
 	ctx, cancel := bound(ctx)
 	defer cancel()
+	fields := bson.D{}
+	for _, name := range append(without, "process", "notice", "revisions") {
+		fields = append(fields, bson.E{Key: name, Value: 0})
+	}
 	var list []cluster.Node
-	cursor, err := r.nodes.Find(ctx, bson.D{}, options.Find().SetBatchSize(batch))
+	cursor, err := r.nodes.Find(ctx, filter, options.Find().SetBatchSize(batch).SetProjection(fields))
 	if err == nil {
 		list, err = all(ctx, r, "node", cursor, nodeRow.node)
 	}
@@ -206,6 +264,42 @@ func (r *Registry) Nodes(ctx context.Context) ([]cluster.Node, error) {
 	}
 	slices.SortFunc(list, func(a, b cluster.Node) int { return cmp.Compare(a.ID, b.ID) })
 	return list, nil
+}
+
+// Viewers implements cluster.Registry. The server adds up, so that not all rows are read.
+func (r *Registry) Viewers(ctx context.Context, keys ...media.Key) (map[media.Key]int, error) {
+	names := bson.A{}
+	for _, k := range keys {
+		if cluster.CheckKey(k) == nil { // else there is no such stream, and it may be no text at all
+			names = append(names, k.String())
+		}
+	}
+	viewers := map[media.Key]int{}
+	if len(names) == 0 {
+		return viewers, ctx.Err()
+	}
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	asked := bson.E{Key: "serving.stream", Value: bson.D{{Key: "$in", Value: names}}}
+	cursor, err := r.nodes.Aggregate(ctx, driver.Pipeline{
+		{{Key: "$match", Value: bson.D{asked, {Key: "fenced", Value: false}, {Key: "heartbeat", Value: bson.D{{Key: "$gt", Value: r.Now().Add(-cluster.DeadAfter)}}}}}},
+		{{Key: "$unwind", Value: "$serving"}},
+		{{Key: "$match", Value: bson.D{asked}}},
+		{{Key: "$group", Value: bson.D{{Key: "_id", Value: "$serving.stream"}, {Key: "viewers", Value: bson.D{{Key: "$sum", Value: "$serving.viewers"}}}}}},
+	})
+	var sums []struct {
+		Stream  string `bson:"_id"`
+		Viewers int    `bson:"viewers"`
+	}
+	if err == nil {
+		err = cursor.All(ctx, &sums)
+	}
+	for _, s := range sums {
+		if key, bad := media.ParseKey(s.Stream); bad == nil {
+			viewers[key] = s.Viewers
+		}
+	}
+	return viewers, r.wrap(err, "count the viewers of %d streams", len(keys))
 }
 
 // Order implements cluster.Registry.

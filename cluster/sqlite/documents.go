@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
-	"time"
 
 	"sluice/cluster"
 )
@@ -203,10 +202,10 @@ func (r *Registry) Notify(ctx context.Context, kinds ...string) error {
 func (r *Registry) Revision(kind string) int64 { return r.revisions.Of(kind) }
 
 // beat is a heartbeat's write, whose answer brings the notices.
-func (r *Registry) beat(ctx context.Context, now time.Time, row, id string, session int64) (wrote bool, err error) {
+func (r *Registry) beat(ctx context.Context, n cluster.Node, row, carried string) (wrote bool, err error) {
 	var text []byte
-	err = r.write.QueryRowContext(ctx, `UPDATE nodes SET heartbeat = ?, row = ? WHERE id = ? AND session = ? AND fenced = 0
-		RETURNING (SELECT json_group_object(kind, revision) FROM revisions)`, now.UnixNano(), row, id, session).Scan(&text)
+	err = r.write.QueryRowContext(ctx, `UPDATE nodes SET heartbeat = ?, row = ?, role = ?, carries = ? WHERE id = ? AND session = ? AND fenced = 0
+		RETURNING (SELECT json_group_object(kind, revision) FROM revisions)`, r.now().UnixNano(), row, string(n.Role), carried, n.ID, n.Session).Scan(&text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}

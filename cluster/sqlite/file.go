@@ -90,6 +90,9 @@ var migrations = [...]string{
 		kind     TEXT PRIMARY KEY,
 		revision INTEGER NOT NULL -- of notices of documents of that kind
 	) WITHOUT ROWID;`,
+	// What only gateways read of a node is apart from what nodes read of each other.
+	`ALTER TABLE nodes ADD COLUMN role TEXT NOT NULL DEFAULT '';
+	ALTER TABLE nodes ADD COLUMN carries TEXT NOT NULL DEFAULT '{}'; -- Serving and Backups of cluster.Node as JSON`,
 }
 
 // busyWait is how long SQLite waits for another process's write, in milliseconds. Each

@@ -93,13 +93,14 @@ const sameProcess = `?5 AND iif(json_valid(row), json_extract(row, '$.PID') = js
 
 // Join implements cluster.Registry.
 func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
-	row, err := rowOf(n)
+	row, carried, err := rowOf(n)
 	if err == nil {
 		_, err = r.write.ExecContext(ctx, `
-			INSERT INTO nodes (id, session, heartbeat, row) VALUES (?1, ?2, ?3, ?4)
+			INSERT INTO nodes (id, session, heartbeat, row, role, carries) VALUES (?1, ?2, ?3, ?4, ?6, ?7)
 			ON CONFLICT (id) DO UPDATE SET session = excluded.session, heartbeat = excluded.heartbeat, row = excluded.row,
+				role = excluded.role, carries = excluded.carries,
 				fenced = 0, drain = iif(`+sameProcess+`, drain, 0), deadline = iif(`+sameProcess+`, deadline, 0)`,
-			n.ID, n.Session, r.now().UnixNano(), row, n.Process() != "")
+			n.ID, n.Session, r.now().UnixNano(), row, n.Process() != "", string(n.Role), carried)
 	}
 	if err == nil {
 		r.revisions.Joined()
@@ -108,23 +109,33 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 	return wrap(err, "join as node %q", n.ID)
 }
 
-// rowOf is what a node says of itself, as JSON.
-func rowOf(n cluster.Node) (string, error) {
+// carries is what only gateways read of a node.
+type carries struct {
+	Serving []cluster.Serving `json:",omitempty"`
+	Backups []media.Key       `json:",omitempty"`
+}
+
+// rowOf is what a node says of itself, as JSON, and apart from it what only gateways read.
+func rowOf(n cluster.Node) (row, carried string, err error) {
 	if err := n.Check(); err != nil {
-		return "", err
+		return "", "", err
 	}
-	n.LastHeartbeat, n.Fenced, n.Order = time.Time{}, false, cluster.Order{} // these are columns
-	row, err := json.Marshal(n)
-	return string(row), err
+	c, err := json.Marshal(carries{n.Serving, n.Backups})
+	if err != nil {
+		return "", "", err
+	}
+	n.LastHeartbeat, n.Fenced, n.Order, n.Serving, n.Backups = time.Time{}, false, cluster.Order{}, nil, nil // these are columns
+	b, err := json.Marshal(n)
+	return string(b), string(c), err
 }
 
 // Heartbeat implements cluster.Registry.
 func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
-	row, err := rowOf(n)
+	row, carried, err := rowOf(n)
 	if err != nil {
 		return wrap(err, "heartbeat of node %q", n.ID)
 	}
-	wrote, err := r.beat(ctx, r.now(), row, n.ID, n.Session)
+	wrote, err := r.beat(ctx, n, row, carried)
 	if err == nil && !wrote {
 		err = r.whyNot(ctx, n)
 	}
@@ -151,26 +162,64 @@ func (r *Registry) Leave(ctx context.Context, id string, session int64) error {
 
 // Nodes implements cluster.Registry.
 func (r *Registry) Nodes(ctx context.Context) ([]cluster.Node, error) {
-	list, err := query(ctx, r.read, func(row *sql.Rows) (n cluster.Node, good bool, err error) {
-		var id string
-		var heartbeat, deadline int64
-		var text []byte
-		if err = row.Scan(&id, &heartbeat, &n.Fenced, &n.Order.Drain, &deadline, &text); err != nil {
-			return n, false, err
-		}
-		fenced, order := n.Fenced, n.Order
-		why := json.Unmarshal(text, &n)
-		if why != nil {
-			r.bad.Skip("node "+id, n.Version, why)
-		}
-		n.Fenced, n.Order = fenced, order
-		n.LastHeartbeat = time.Unix(0, heartbeat)
-		if deadline != 0 {
-			n.Order.Deadline = time.Unix(0, deadline)
-		}
-		return n, why == nil, nil
-	}, `SELECT id, heartbeat, fenced, drain, deadline, row FROM nodes ORDER BY id`)
+	list, err := query(ctx, r.read, r.scanNode, `SELECT id, heartbeat, fenced, drain, deadline, row, carries FROM nodes ORDER BY id`)
 	return list, wrap(err, "list nodes")
+}
+
+// Peers implements cluster.Registry.
+func (r *Registry) Peers(ctx context.Context, self string) ([]cluster.Node, error) {
+	list, err := query(ctx, r.read, r.scanNode, `SELECT id, heartbeat, fenced, drain, deadline, row, '{}' FROM nodes
+		WHERE ?1 = '' OR role <> 'edge' OR id = ?1 ORDER BY id`, self)
+	return list, wrap(err, "list nodes")
+}
+
+// Viewers implements cluster.Registry.
+func (r *Registry) Viewers(ctx context.Context, keys ...media.Key) (map[media.Key]int, error) {
+	in, err := names(keys)
+	if err != nil {
+		return nil, fmt.Errorf("count viewers: %w", err)
+	}
+	type sum struct {
+		stream  string
+		viewers int
+	}
+	sums, err := query(ctx, r.read, func(row *sql.Rows) (s sum, good bool, err error) {
+		err = row.Scan(&s.stream, &s.viewers)
+		return s, true, err
+	}, `SELECT json_extract(s.value, '$.Stream') AS stream, sum(json_extract(s.value, '$.Viewers')) FROM nodes n, json_each(n.carries, '$.Serving') s
+		WHERE n.fenced = 0 AND n.heartbeat > ?1 AND stream IN (SELECT value FROM json_each(?2)) GROUP BY stream`,
+		r.now().Add(-cluster.DeadAfter).UnixNano(), in)
+	viewers := map[media.Key]int{}
+	for _, s := range sums {
+		if key, bad := media.ParseKey(s.stream); bad == nil {
+			viewers[key] = s.viewers
+		}
+	}
+	return viewers, wrap(err, "count the viewers of %d streams", len(keys))
+}
+
+func (r *Registry) scanNode(row *sql.Rows) (n cluster.Node, good bool, err error) {
+	var id string
+	var heartbeat, deadline int64
+	var text, carried []byte
+	if err = row.Scan(&id, &heartbeat, &n.Fenced, &n.Order.Drain, &deadline, &text, &carried); err != nil {
+		return n, false, err
+	}
+	fenced, order := n.Fenced, n.Order
+	var c carries
+	why := json.Unmarshal(text, &n)
+	if why == nil {
+		why = json.Unmarshal(carried, &c)
+	}
+	if why != nil {
+		r.bad.Skip("node "+id, n.Version, why)
+	}
+	n.Fenced, n.Order, n.Serving, n.Backups = fenced, order, c.Serving, c.Backups
+	n.LastHeartbeat = time.Unix(0, heartbeat)
+	if deadline != 0 {
+		n.Order.Deadline = time.Unix(0, deadline)
+	}
+	return n, why == nil, nil
 }
 
 // Order implements cluster.Registry.
@@ -334,18 +383,23 @@ func (r *Registry) scanStream(row *sql.Rows) (s cluster.Stream, good bool, err e
 
 // Lookup implements cluster.Registry.
 func (r *Registry) Lookup(ctx context.Context, keys ...media.Key) ([]cluster.Stream, error) {
-	names := make([]string, len(keys)) // not key's own JSON: that refuses what no stream can be called
-	for i, k := range keys {
-		names[i] = k.String()
-	}
-	in, err := json.Marshal(names)
+	in, err := names(keys)
 	if err != nil {
 		return nil, fmt.Errorf("look up streams: %w", err)
 	}
-	// One parameter for all keys: a list of parameters has a limit.
 	list, err := query(ctx, r.read, r.scanStream,
-		`SELECT `+columns+` FROM streams WHERE key IN (SELECT value FROM json_each(?))`, string(in))
+		`SELECT `+columns+` FROM streams WHERE key IN (SELECT value FROM json_each(?))`, in)
 	return list, wrap(err, "look up %d streams", len(keys))
+}
+
+// names is one parameter for all keys: a list of parameters has a limit.
+func names(keys []media.Key) (string, error) {
+	list := make([]string, len(keys)) // not key's own JSON: that refuses what no stream can be called
+	for i, k := range keys {
+		list[i] = k.String()
+	}
+	b, err := json.Marshal(list)
+	return string(b), err
 }
 
 // Streams implements cluster.Registry.

@@ -112,7 +112,7 @@ func (c *gatewayCmd) Run(p *process) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, reg.Close()) }()
-	directory := cluster.NewDirectory(reg, 0, log)
+	directory := cluster.NewDirectory(reg, "", log)
 	g := gateway.New(gateway.Config{
 		PublishListen: c.Publish, PlayListen: c.Play, RedirectListen: c.Redirect,
 		CertFile: c.Certificate, KeyFile: c.Key, TrustedProxies: trusted, HealthInterval: c.HealthInterval, Region: c.Region,

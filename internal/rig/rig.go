@@ -119,7 +119,7 @@ func (c *Cluster) openGateway() {
 	c.t.Helper()
 	cert := certificate(c.t)
 	registry := c.options.Store.Open(c.t)
-	directory := cluster.NewDirectory(registry, 0, c.options.Log)
+	directory := cluster.NewDirectory(registry, "", c.options.Log)
 	c.gateway = gateway.New(gateway.Config{
 		PublishListen: "127.0.0.1:0", PlayListen: "127.0.0.1:0", StopTimeout: 500 * time.Millisecond,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil },

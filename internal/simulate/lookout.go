@@ -9,8 +9,8 @@ import (
 // lookout is a node's Directory: how often it asks the registry, and for what.
 type lookout struct {
 	n    *node
-	view cluster.View // of those who can hold streams
-	read time.Duration
+	view cluster.View  // of those who can hold streams
+	all  time.Duration // when those of edges are due again
 
 	batch   []func()      // look-ups that go out together
 	batched time.Duration // when the last ones did
@@ -28,18 +28,33 @@ func (l *lookout) start() {
 			return l.n.up
 		})
 	})
+	w.after(w.spread(cluster.CountEvery), func() { // some viewer of the node is told how many there are
+		w.every(cluster.CountEvery, func() bool {
+			if l.n.viewers > 0 {
+				w.reg.count(opCount)
+			}
+			return l.n.up
+		})
+	})
 	flowing := cluster.PollEvery(0)
 	w.after(w.spread(flowing), func() {
 		w.every(flowing, func() bool {
 			if len(l.n.feeds) > len(l.wanted) && l.n.role == cluster.Edge {
 				w.reg.count(opWatch)
+				w.reg.reads(0, 0, len(l.n.feeds))
 			}
 			return l.n.up
 		})
 	})
 }
 
-func (l *lookout) readNodes() { l.view, l.read = l.n.w.reg.holders(), l.n.w.now }
+func (l *lookout) readNodes() {
+	all := l.n.w.now >= l.all
+	if all {
+		l.all = l.n.w.now + cluster.PeersRefreshEvery
+	}
+	l.view = l.n.w.reg.peers(all)
+}
 
 // live is what the node believes of a stream's row; it reads the nodes when the row has a holder it doesn't know.
 func (l *lookout) live(row cluster.Stream) bool {
@@ -62,6 +77,7 @@ func (l *lookout) up(found func()) {
 		l.batched = w.now
 		w.reg.count(opLookup)
 		asked := l.batch
+		w.reg.reads(0, 0, len(asked))
 		l.batch = nil
 		w.after(w.reg.took(l.n.region), func() {
 			for _, found := range asked {
@@ -106,6 +122,7 @@ func (l *lookout) poll() bool {
 	l.wanted = kept
 	if asked {
 		w.reg.count(opWatch)
+		w.reg.reads(0, 0, len(due))
 		w.after(w.reg.took(l.n.region), func() {
 			for _, f := range due {
 				if f.alive() && f.parent == nil && !f.busy && f.ready() {

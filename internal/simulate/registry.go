@@ -13,6 +13,7 @@ const (
 	opHeartbeat op = iota // a node's row, once a second
 	opNodes               // all rows are read
 	opWatch               // the streams are read that flow at a node, or that it looks for
+	opCount               // the viewers of all streams of a node are added up
 	opLookup              // a stream that a node gets a viewer for
 	opWrite               // joins, claims, reports
 	ops
@@ -20,22 +21,31 @@ const (
 
 // String is the name in the report.
 func (o op) String() string {
-	return [...]string{"heartbeats", "nodes", "watches", "lookups", "writes"}[o]
+	return [...]string{"heartbeats", "nodes", "watches", "counts", "lookups", "writes"}[o]
 }
 
 // registry is the rows, and a count of what is asked of them.
 type registry struct {
 	w      *world
 	counts [ops][]int // per second
+	bytes  []int      // read of rows, per second
 }
 
 // count notes an operation.
-func (r *registry) count(o op) {
-	second := int(r.w.now / time.Second)
-	for len(r.counts[o]) <= second {
-		r.counts[o] = append(r.counts[o], 0)
+func (r *registry) count(o op) { r.counts[o] = add(r.counts[o], r.w.now, 1) }
+
+// reads notes rows that an operation has read.
+func (r *registry) reads(nodes, serving, streams int) {
+	r.bytes = add(r.bytes, r.w.now, nodes*cluster.RowBytes+serving*cluster.ServingBytes+streams*cluster.StreamBytes)
+}
+
+func add(list []int, now time.Duration, n int) []int {
+	second := int(now / time.Second)
+	for len(list) <= second {
+		list = append(list, 0)
 	}
-	r.counts[o][second]++
+	list[second] += n
+	return list
 }
 
 // took is how long an operation takes from a region; the registry is in the first that lives.
@@ -58,21 +68,30 @@ func (r *registry) nodes() cluster.View {
 		for _, n := range list {
 			if n.row.ID != "" {
 				v.Nodes = append(v.Nodes, n.row)
+				r.reads(1, len(n.row.Serving), 0)
 			}
 		}
 	}
 	return v
 }
 
-// holders is the rows of those who can hold streams: what a node wants of all rows.
-func (r *registry) holders() cluster.View {
+// peers is what a node reads: the rows of those who can hold streams, and its own; now and then those of edges too, of which
+// it wants relay keys that are not modelled.
+func (r *registry) peers(all bool) cluster.View {
 	r.count(opNodes)
+	r.reads(1, 0, 0)
+	for _, n := range r.w.edges {
+		if all && n.row.ID != "" {
+			r.reads(1, 0, 0)
+		}
+	}
 	v := cluster.View{At: r.w.clock(), Nodes: make([]cluster.Node, 0, len(r.w.origins))}
 	for _, n := range r.w.origins {
 		if n.row.ID != "" {
 			v.Nodes = append(v.Nodes, n.row)
 		}
 	}
+	r.reads(len(v.Nodes), 0, 0)
 	return v
 }
 

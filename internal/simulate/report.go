@@ -75,6 +75,7 @@ type Tree struct {
 type Registry struct {
 	Steady, Start, Peak float64 // means of the steady time and of the settling; the busiest second
 	PeakAt              float64
+	Bytes, BytesPeak    float64 // read a second: the mean of the steady time, and the busiest second
 	Kinds               []KindRate
 }
 
@@ -359,6 +360,13 @@ func (w *world) finish(wall time.Duration) {
 		reg.Kinds = append(reg.Kinds, k)
 	}
 	reg.Steady = math.Round(reg.Steady*10) / 10
+	for s, n := range w.reg.bytes {
+		reg.BytesPeak = max(reg.BytesPeak, float64(n))
+		if at := time.Duration(s) * time.Second; at >= from && at < to {
+			reg.Bytes += float64(n) / (to - from).Seconds()
+		}
+	}
+	reg.Bytes = math.Round(reg.Bytes)
 	for s := range w.reg.counts[opHeartbeat] {
 		at := time.Duration(s) * time.Second
 		if n := float64(w.reg.rate(at, at+time.Second)); n > reg.Peak {
@@ -398,6 +406,7 @@ func (r *Report) Write(to io.Writer) error {
 	line("questions\t%d, %d sent on, %d loops avoided", r.Asked, r.Redirected, r.LoopsAvoided)
 	line("")
 	line("registry\tsteady %.0f op/s, at the start %.0f, peak %.0f at %.0f s", r.Registry.Steady, r.Registry.Start, r.Registry.Peak, r.Registry.PeakAt)
+	line("\tread: steady %.2f MB/s, peak %.2f MB/s", r.Registry.Bytes/1e6, r.Registry.BytesPeak/1e6)
 	for _, k := range r.Registry.Kinds {
 		line("\t%s\t%.1f\tpeak %.0f", k.Kind, k.Steady, k.Peak)
 	}

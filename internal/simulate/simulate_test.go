@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/cluster"
 )
 
 func play(t *testing.T, cfg Config) *Report {
@@ -109,9 +111,12 @@ func TestBudget(t *testing.T) {
 	t.Parallel()
 	r := play(t, Budget())
 	check(t, limit{"operations a second, steady", r.Registry.Steady, 200}, limit{"at the start", r.Registry.Start, 600},
-		limit{"peak, when an origin dies", r.Registry.Peak, 1500}, limit{"refused viewers", float64(r.Refused), 0})
+		limit{"peak, when an origin dies", r.Registry.Peak, 1500}, limit{"bytes read a second, steady", r.Registry.Bytes, 4e6}, limit{"refused viewers", float64(r.Refused), 0})
 	if r.Watching < 95_000 {
 		t.Errorf("%d watch, want 100,000", r.Watching)
+	}
+	if least := 2.0 * 3 * 100 * cluster.RowBytes; r.Registry.Bytes < least || r.Registry.BytesPeak < r.Registry.Bytes {
+		t.Errorf("%g bytes read a second, %g at most: the gateways alone read %g", r.Registry.Bytes, r.Registry.BytesPeak, least)
 	}
 	for _, k := range r.Registry.Kinds {
 		if k.Peak == 0 {

@@ -167,7 +167,10 @@ func (k Known) Stream(ctx context.Context, key media.Key) (Stream, bool, error) 
 			s.Started = here.Started
 		}
 	}
-	s.Viewers = k.Directory.View().Viewers(key)
+	if s.Live || s.Interrupted { // who waits for one that is offline asks again and again
+		n, _ := k.Directory.Viewers(ctx, key) // without the registry those of this node are known at least
+		s.Viewers = max(n, here.Viewers)
+	}
 	return s, local || there.Epoch > 0, nil
 }
 

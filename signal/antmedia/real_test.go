@@ -37,7 +37,7 @@ func node(t *testing.T) (url string, reg cluster.Registry) {
 	}
 	run(endpoint.Run)
 	registry := memory.NewStore(time.Now).Open()
-	directory := cluster.NewDirectory(registry, 0, quiet())
+	directory := cluster.NewDirectory(registry, "", quiet())
 	run(directory.Run)
 	member := cluster.NewMember(registry, "n1", func() cluster.Node { return cluster.Node{} }, quiet())
 	run(member.Run)
