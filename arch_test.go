@@ -22,7 +22,7 @@ var ranks = []struct {
 }{
 	{0, "media"},
 	{1, "codec"},
-	{2, "relay udp"},
+	{2, "relay udp congestion"},
 	{3, "stream rtc cluster"},
 	{4, "internal"},
 	{5, "ingest ladder egress"},

@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"encoding/binary"
 	"time"
 
 	"github.com/pion/rtcp"
@@ -36,10 +37,6 @@ func (v *Sender) control(packets []rtcp.Packet) {
 			}
 		case *rtcp.TransportLayerNack:
 			v.nack(p)
-		case *rtcp.TransportLayerCC:
-			if sh := v.home(); sh != nil {
-				sh.post(task{call: func(sh *shard) { v.arrivals(p, sh.now) }})
-			}
 		case *rtcp.ReceiverEstimatedMaximumBitrate:
 			v.mu.Lock()
 			v.stats.Estimate = int(p.Bitrate)
@@ -48,15 +45,36 @@ func (v *Sender) control(packets []rtcp.Packet) {
 	}
 }
 
-// arrivals has what the peer tells of the packets that came, in the shard's loop.
-func (v *Sender) arrivals(p *rtcp.TransportLayerCC, now time.Time) {
-	if v.wide == nil || v.gone {
-		return
-	}
-	estimate := v.wide.feedback(p, now)
+// maxArrivals is how many bytes about arrival times wait for the loop at most: those of a second or more.
+const maxArrivals = 4096
+
+// arrivals implements side: what the peer tells of the packets that came waits for the shard's loop.
+func (v *Sender) arrivals(b []byte) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.stats.Estimate = estimate
+	if v.shard == nil || len(v.arrived)+2+len(b) > maxArrivals {
+		return
+	}
+	if len(v.arrived) == 0 {
+		v.shard.post(task{call: v.takeArrivals})
+	}
+	v.arrived = binary.BigEndian.AppendUint16(v.arrived, uint16(len(b)))
+	v.arrived = append(v.arrived, b...)
+}
+
+// learn takes it, in the shard's loop.
+func (v *Sender) learn(sh *shard) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.path != nil && !v.gone {
+		for b := v.arrived; len(b) > 0; {
+			n := 2 + int(binary.BigEndian.Uint16(b))
+			v.path.Feedback(b[2:n], sh.now)
+			b = b[n:]
+		}
+		v.stats.Estimate = v.path.Estimate()
+	}
+	v.arrived = v.arrived[:0]
 }
 
 // trackOf finds a track by its SSRC. SSRCs don't change after the session was opened.

@@ -191,6 +191,9 @@ func (r *Receiver) over(arrival) {
 	})
 }
 
+// arrivals implements side: nothing is sent that is numbered so.
+func (r *Receiver) arrivals([]byte) {}
+
 // control implements side: sender reports tie a track's clock to the peer's wall clock.
 func (r *Receiver) control(packets []rtcp.Packet) {
 	now := time.Now()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pion/rtcp"
 
+	"sluice/congestion"
 	"sluice/media"
 	"sluice/udp"
 )
@@ -34,11 +35,12 @@ type Sender struct {
 	picture      atomic.Int32 // the stream's track of which the peer gets the picture
 
 	// Under the session's mu.
-	srID  uint32 // middle 32 bits of the NTP time in the last sender report (RFC 3550 §6.4.1)
-	srAt  time.Time
-	stats SenderStats
-	asked []asked // what the loop has not seen yet
-	shard *shard  // whose loop sends; nil before the session is connected
+	srID    uint32 // middle 32 bits of the NTP time in the last sender report (RFC 3550 §6.4.1)
+	srAt    time.Time
+	stats   SenderStats
+	asked   []asked // what the loop has not seen yet
+	arrived []byte  // and what the peer has told of arrival times: messages, each behind its length
+	shard   *shard  // whose loop sends; nil before the session is connected
 
 	// The shard loop's.
 	lane     *lane
@@ -47,16 +49,20 @@ type Sender struct {
 	addr     udp.Addr
 	tcp      *tcpOut // nil: the peer is reached by UDP
 	seal     *sealer
-	wide     *wide      // nil: the peer tells no arrival times
-	tracks   []outTrack // by index of the stream's tracks
-	waiting  []item     // packets that the path has not been given yet
-	again    []asked    // and those to be sent again
-	behind   bool       // the shard has the session in its list of those
-	cut      bool       // video is left out up to the next key frame
-	credit   float64    // packets that the peer may ask for
-	credited time.Time  // when that was reckoned
-	caught   []stamped  // timestamps given to the past, as long as the ring has packets of it
-	report   time.Time  // when the last sender report went out
+	path     *congestion.Control // nil: the peer tells no arrival times
+	tracks   []outTrack          // by index of the stream's tracks
+	waiting  []item              // packets that the path has not been given yet
+	again    []asked             // and those to be sent again
+	behind   bool                // the shard has the session in its list of those
+	cut      bool                // video is left out up to the next key frame
+	budget   float64             // bytes that the path may be given at once
+	paced    time.Time           // when that was reckoned
+	credit   float64             // packets that the peer may ask for
+	credited time.Time           // when that was reckoned
+	caught   []stamped           // timestamps given to the past, as long as the ring has packets of it
+	report   time.Time           // when the last sender report went out
+
+	takeArrivals func(*shard) // learn, made once
 }
 
 // stamped are packets that got another timestamp than their burst's.
@@ -134,6 +140,7 @@ func (g *Group) newSender(o SenderOptions, tracks []outTrack) *Sender {
 		o.OnKeyFrameRequest = func(int) {}
 	}
 	v := &Sender{group: g, onKeyRequest: o.OnKeyFrameRequest, onPath: o.OnPath, tracks: tracks}
+	v.takeArrivals = v.learn
 	v.picture.Store(int32(max(g.picture, 0)))
 	v.endpoint, v.side, v.events, v.label, v.data = g.endpoint, v, o.Events, o.Label, o.Data
 	for i := range tracks {
@@ -255,7 +262,10 @@ func (v *Sender) send(sh *shard, t *laneTrack, b *media.Burst) {
 	if !out.wanted || out.off || !v.picks(out, t, b) {
 		return
 	}
-	if len(v.waiting) > 0 {
+	most := v.allowed(sh, paceAfter)
+	if !t.video && v.tcp == nil && !v.keepsWaiting(b.Track) {
+		most = paceAfter // sound does not wait for the picture
+	} else if len(v.waiting) > 0 || most == 0 {
 		v.wait(sh, item{burst: b, timestamp: b.Timestamp, shift: t.shift, at: sh.now})
 		return
 	}
@@ -264,9 +274,9 @@ func (v *Sender) send(sh *shard, t *laneTrack, b *media.Burst) {
 	}
 	given := 0
 	for _, r := range sh.runs {
-		r.to = min(r.to, r.from+paceAfter-given)
+		r.to = min(r.to, r.from+most-given)
 		v.sendRun(sh, out, &item{burst: b, timestamp: b.Timestamp, shift: t.shift}, r)
-		if given += r.to - r.from; given >= paceAfter {
+		if given += r.to - r.from; given >= most {
 			if r.to < len(b.Packets) {
 				v.wait(sh, item{burst: b, timestamp: b.Timestamp, shift: t.shift, at: sh.now, next: r.to})
 			}
@@ -274,6 +284,31 @@ func (v *Sender) send(sh *shard, t *laneTrack, b *media.Burst) {
 		}
 	}
 	v.maybeReport(sh)
+}
+
+// What a path may be given at once: what it is sent in paceSpan, but some packets in any case. A larger frame would overflow its queue, or look as if it was full.
+const (
+	paceSpan  = 20 * time.Millisecond
+	paceLeast = 4 * 1200 // bytes
+)
+
+// allowed is how many packets may be sent at once, at most so many.
+func (v *Sender) allowed(sh *shard, most int) int {
+	if v.path == nil || v.tcp != nil {
+		return most
+	}
+	rate := v.path.Pace(sh.now) / 8
+	if rate == 0 {
+		return most
+	}
+	v.budget = min(v.budget+rate*min(sh.now.Sub(v.paced), paceSpan).Seconds(), max(paceLeast, rate*paceSpan.Seconds()))
+	v.paced = sh.now
+	return min(most, max(0, int(v.budget+1199)/1200))
+}
+
+// keepsWaiting reports whether something of a track waits for the path.
+func (v *Sender) keepsWaiting(track int) bool {
+	return slices.ContainsFunc(v.waiting, func(it item) bool { return it.burst.Track == track })
 }
 
 // waitMost is how long packets wait for a path at most.
@@ -347,10 +382,11 @@ func (v *Sender) packetSize(t *outTrack, payload int) int {
 // stamp gives a packet its transport-wide number, where that was agreed on.
 func (v *Sender) stamp(sh *shard, h *packetHeader, size int) {
 	if h.wideID != 0 {
-		if v.wide == nil {
-			v.wide = &wide{}
+		if v.path == nil {
+			v.path = &congestion.Control{}
 		}
-		h.wide = v.wide.stamp(size, sh.now)
+		h.wide = v.path.Send(size, sh.now)
+		v.budget -= float64(size)
 	}
 }
 
@@ -369,6 +405,7 @@ func (v *Sender) sendWaiting(sh *shard, most int) bool {
 	if v.gone {
 		return false
 	}
+	most = v.allowed(sh, most)
 	n := min(len(v.again), most)
 	v.resend(sh, v.again[:n])
 	v.again = v.again[n:]
@@ -471,8 +508,8 @@ func (v *Sender) sendAgain(sh *shard) {
 		return
 	}
 	rate := float64(againRate)
-	if v.wide != nil && v.wide.byDelay > 0 { // what is sent again must not be what fills the path
-		rate = min(rate, againShare*min(v.wide.byDelay, v.wide.byLoss)/8/1200)
+	if v.path != nil && v.path.Estimate() > 0 { // what is sent again must not be what fills the path
+		rate = min(rate, againShare*float64(v.path.Estimate())/8/1200)
 		v.credit = min(v.credit, rate)
 	}
 	v.credit = min(v.credit+rate*sh.now.Sub(v.credited).Seconds(), againBurst)
@@ -487,7 +524,7 @@ func (v *Sender) sendAgain(sh *shard) {
 		}
 	}
 	if len(v.again) > 0 && !v.behind {
-		n := min(len(v.again), paceAfter)
+		n := min(len(v.again), v.allowed(sh, paceAfter))
 		v.resend(sh, v.again[:n])
 		v.again = v.again[n:]
 		if len(v.again) > 0 {

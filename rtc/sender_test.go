@@ -252,7 +252,7 @@ func TestPeerTellsArrivalTimes(t *testing.T) {
 			last = got.SequenceNumber
 		}
 	}
-	if s := v.Stats(); s.Estimate < leastEstimate || s.Again == 0 {
+	if s := v.Stats(); s.Estimate < 50e3 || s.Again == 0 {
 		t.Errorf("estimate %d bit/s, %d packets sent again", s.Estimate, s.Again)
 	}
 }

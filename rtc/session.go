@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"encoding/binary"
 	"fmt"
 	"regexp"
 	"slices"
@@ -68,8 +69,10 @@ type side interface {
 	moved(at arrival)
 	// media has a datagram of SRTP.
 	media(b []byte)
-	// control has the peer's RTCP.
+	// control has the peer's RTCP, but for what it tells of arrival times.
 	control(packets []rtcp.Packet)
+	// arrivals has that: transport-wide feedback behind the SSRCs, valid until it returns.
+	arrivals(b []byte)
 	// over says that the session has ended; a zero arrival was never connected.
 	over(at arrival)
 }
@@ -231,9 +234,30 @@ func (s *session) rtcpPacket(a arrival, b []byte) {
 	if err != nil {
 		return
 	}
+	if plain = s.takeArrivals(plain); len(plain) == 0 {
+		return
+	}
 	if packets, err := rtcp.Unmarshal(plain); err == nil {
 		s.side.control(packets)
 	}
+}
+
+// takeArrivals takes transport-wide feedback out of a compound packet (RFC 3550 §6.1), and returns the rest: ten messages a
+// second of each viewer are not worth the general way.
+func (s *session) takeArrivals(b []byte) []byte {
+	for at := 0; len(b)-at >= 4; {
+		n := 4 * (1 + int(binary.BigEndian.Uint16(b[at+2:])))
+		if n > len(b)-at {
+			return b // Unmarshal says what is wrong
+		}
+		if b[at+1] == uint8(rtcp.TypeTransportSpecificFeedback) && b[at]&31 == rtcp.FormatTCC && n >= 12 {
+			s.side.arrivals(b[at+12 : at+n])
+			b = append(b[:at], b[at+n:]...)
+			continue
+		}
+		at += n
+	}
+	return b
 }
 
 // sendControl sends RTCP to the peer at once. It never blocks.

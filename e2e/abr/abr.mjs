@@ -152,7 +152,7 @@ async function run(scene) {
       await new Promise((resolve) => { setTimeout(resolve, 200); });
     }
     result.moves = log.slice(from).filter((l) => /another rendition/.test(l)).map((l) => ({
-      t: (Date.parse(l.match(/time=(\S+)/)[1]) - begin) / 1000, estimate: Number(l.match(/estimate=(\d+)/)[1]), down: /down=true/.test(l), track: Number(l.match(/track=(\d+)/)[1]),
+      t: (Date.parse(l.match(/time=(\S+)/)[1]) - begin) / 1000, estimate: Number(l.match(/estimate=(\d+)/)[1]), down: /down=true/.test(l), full: /full=true/.test(l), track: Number(l.match(/track=(\d+)/)[1]),
     }));
   } finally {
     await browser.close();

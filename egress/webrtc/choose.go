@@ -19,18 +19,24 @@ const (
 	// headroom is what the path must take more than a rung needs before the viewer goes up to it, and upProbe what a probe tries.
 	headroom = 1.1
 	upProbe  = 1.25
-	// tooLate is how far the peer may be behind what it usually is before the path counts as full.
-	tooLate = 200 * time.Millisecond
+	// tooLong is how long packets may wait before the path counts as full, and settle how long it is left alone after that.
+	tooLong = 200 * time.Millisecond
+	settle  = time.Second
+	// emptied is how long packets may wait on the path for it to be probed: else it has no room.
+	emptied = 50 * time.Millisecond
 	// sure is how long the estimate must be too low for a rung before the viewer goes down: a key frame alone can make it so. trial is how long it
 	// is not believed after he went up, as it does not know yet what is sent now. A path that is full is believed at once.
 	sure  = 600 * time.Millisecond
 	trial = 2 * time.Second
-	// calm is how long nobody goes up after he had to go down; it doubles each time that going up was wrong, up to mostCalm.
+	// calm is how long nobody goes up after he had to go down; it doubles each time that this was tooSoon after he went up, up to mostCalm.
 	calm     = 3 * time.Second
 	mostCalm = 48 * time.Second
-	// probeEvery is the time between probes; it doubles with each that shows no room, up to probeSeldom.
-	probeEvery  = 700 * time.Millisecond
-	probeSeldom = 12 * time.Second
+	tooSoon  = 10 * time.Second
+	// probeEvery is the time between probes; it doubles with each that shows no room, up to probeSeldom. A probe is at most probeMost times what
+	// is known of the path, so that it does no harm if there is no more.
+	probeEvery  = 500 * time.Millisecond
+	probeSeldom = 3 * time.Second
+	probeMost   = 2.5
 )
 
 // choice is the state of one viewer. It belongs to the loop that sends to him.
@@ -42,9 +48,8 @@ type choice struct {
 	probed   time.Time // when the path was probed last
 	pause    time.Duration
 	hoped    float64   // what the last probe should have shown, bit/s; 0: it is forgotten
-	alarm    int       // bit/s of what he got when his path was full, until it is known whether that was so
+	alarm    bool      // his path was full, and it is not known yet whether that was so
 	low      time.Time // since when the estimate is below what he gets
-	leastLag time.Duration
 	lastDown time.Time
 }
 
@@ -53,6 +58,7 @@ type move struct {
 	take     int  // a track; -1: none
 	down     bool // because the path takes no more
 	full     bool // and has a queue already
+	rate     int  // of the track, bit/s
 	probe    int  // bit/s; 0: none
 	estimate int  // of the path when it was decided, bit/s
 }
@@ -73,23 +79,24 @@ func (c *choice) step(p rtc.Path, rungs []rung, pinned int) move {
 	if at < 0 { // what he got is gone
 		return move{take: rungs[fits(rungs, p.Estimate)].track}
 	}
-	if p.Estimate == 0 && p.Lag == 0 && p.Waiting == 0 {
+	if p.Estimate == 0 && !p.Late && p.Waiting == 0 {
 		return stay // the peer has told nothing
 	}
 	if !c.begun {
-		c.begun, c.calm, c.pause, c.leastLag = true, calm, probeEvery, time.Second
+		c.begun, c.calm, c.pause = true, calm, probeEvery
 	}
-	c.leastLag = min(c.leastLag+c.leastLag/500, max(p.Lag, 50*time.Millisecond))
-	if c.alarm > 0 && p.At.Sub(c.lastDown) > time.Second { // by now the estimate knows of what was on its way then
-		if p.Lag < c.leastLag+tooLate/2 && float64(p.Estimate) >= headroom*float64(c.alarm) {
-			c.noUp, c.calm = p.At, calm // the peer had only stood still for a moment
-		}
-		c.alarm = 0
+	full := p.Late || p.Waiting > tooLong
+	if c.alarm && p.At.Sub(c.lastDown) > settle && !full {
+		c.alarm, c.noUp = false, p.At // perhaps the peer had only stood still for a moment: a probe will show
 	}
-	if full := p.Lag > c.leastLag+tooLate || p.Waiting > tooLate; full && at > 0 {
+	if full && at > 0 {
 		return c.down(p, rungs, at, 0, true) // how much it takes is not known before its queue is empty
 	}
-	switch best := fits(rungs, p.Estimate); {
+	best := fits(rungs, p.Estimate)
+	if at > 0 && (p.Queue > tooLong && best < at || p.Queue > 2*tooLong) {
+		return c.down(p, rungs, at, min(best, at-1), true) // what comes out of the queue is known
+	}
+	switch {
 	case float64(p.Estimate) >= 0.95*float64(rungs[at].rate) || best == at || p.At.Sub(c.wentUp) < trial:
 		c.low = time.Time{}
 	case c.low.IsZero():
@@ -111,20 +118,19 @@ func fits(rungs []rung, estimate int) int {
 }
 
 func (c *choice) down(p rtc.Path, rungs []rung, at, to int, full bool) move {
-	if p.At.Sub(c.lastDown) < 2*tooLate { // what was sent before has not come yet
+	if p.At.Sub(c.lastDown) < 2*tooLong { // what was sent before has not come yet
 		return move{take: -1}
 	}
-	if !c.wentUp.IsZero() && p.At.Sub(c.wentUp) < 10*time.Second {
+	wrong := !c.wentUp.IsZero() && p.At.Sub(c.wentUp) < tooSoon
+	if wrong {
 		c.calm = min(2*c.calm, mostCalm)
 	} else {
 		c.calm = calm
 	}
 	c.lastDown, c.noUp = p.At, p.At.Add(c.calm)
-	if full {
-		c.alarm = rungs[at].rate
-	}
+	c.alarm = full && !wrong
 	c.pause, c.hoped = probeEvery, 0
-	return move{take: rungs[to].track, down: true, full: full}
+	return move{take: rungs[to].track, down: true, full: full, rate: rungs[to].rate}
 }
 
 // up goes to a higher rung if the path has shown that it takes it, else it asks the path.
@@ -145,13 +151,14 @@ func (c *choice) up(p rtc.Path, rungs []rung, at int) move {
 
 // ask says with how much to probe the path for a rung, 0 if it is not the time.
 func (c *choice) ask(p rtc.Path, r rung) int {
-	if p.Probing || p.At.Sub(c.probed) < c.pause {
+	if p.Probing || p.Queue > emptied || p.At.Sub(c.probed) < c.pause {
 		return 0
 	}
 	if c.hoped > 0 && float64(p.Estimate) < c.hoped {
 		c.pause = min(2*c.pause, probeSeldom)
 	}
 	c.probed = p.At
-	c.hoped = headroom * float64(r.rate)
-	return int(upProbe * float64(r.rate))
+	want := min(upProbe*float64(r.rate), probeMost*float64(p.Estimate))
+	c.hoped = want / upProbe * headroom
+	return int(want)
 }

@@ -182,15 +182,21 @@ func (s *Session) adapt(f *fan) {
 		}
 		return
 	}
-	wait := time.Duration(0) // for the next key frame
+	if m.full {
+		v.Full(m.rate)
+	}
+	var how rtc.How
+	var wait time.Duration // for the next key frame
 	f.sub.Cached(m.take, func(cached []*media.Burst) {
-		how := goDown(cached, distance, m.estimate, m.full, time.Now())
-		if how != rtc.AtOnce && len(cached) > 0 {
-			wait = untilKey(cached, distance, time.Now())
+		bytes := 0
+		for _, b := range cached {
+			bytes += b.Size()
 		}
+		wait = untilKey(cached, distance, time.Now())
+		how = goDown(bytes, wait, m.estimate, m.full)
 		f.group.Take(v, m.take, how, cached)
 	})
-	if wait > mostWait {
+	if how != rtc.AtOnce && wait > mostWait {
 		f.sub.RequestKeyFrame(m.take)
 	}
 }
@@ -203,28 +209,21 @@ const mostWait = 500 * time.Millisecond
 
 // untilKey is how long the next key frame takes to come, if they come as before.
 func untilKey(cached []*media.Burst, distance time.Duration, now time.Time) time.Duration {
+	if len(cached) == 0 {
+		return 0 // it comes as soon as the rendition does
+	}
 	return max(cmp.Or(distance, 2*time.Second)-now.Sub(time.Unix(0, cached[0].Arrived)), 0)
 }
 
-// goDown decides how a viewer goes to a smaller rendition: with what is cached of it, if that takes his path less time than the next key frame
-// takes to come. If his path is full nothing more of the larger one is sent.
-func goDown(cached []*media.Burst, distance time.Duration, estimate int, full bool, now time.Time) rtc.How {
+// goDown decides how a viewer goes to a smaller rendition: with what is cached of it, so many bytes, if that takes his path less time than the next key
+// frame takes to come. If his path is full nothing more of the larger one is sent.
+func goDown(cached int, untilKey time.Duration, estimate int, full bool) rtc.How {
 	otherwise := rtc.Seamless
 	if full {
-		otherwise = rtc.Paused
+		otherwise, estimate = rtc.Paused, leastPath
 	}
-	if len(cached) == 0 {
-		return otherwise
-	}
-	bytes := 0
-	for _, b := range cached {
-		bytes += b.Size()
-	}
-	if full {
-		estimate = leastPath
-	}
-	sending := time.Duration(float64(bytes*8) / float64(max(estimate, leastPath)) * float64(time.Second))
-	if sending > untilKey(cached, distance, now) {
+	sending := time.Duration(float64(cached*8) / float64(max(estimate, leastPath)) * float64(time.Second))
+	if cached == 0 || sending > untilKey {
 		return otherwise
 	}
 	return rtc.AtOnce
