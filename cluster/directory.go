@@ -124,6 +124,12 @@ func (d *Directory) View() View {
 	return d.view
 }
 
+// Age is how old the view is, by the registry's clock; false: there is none yet.
+func (d *Directory) Age() (age time.Duration, ok bool) {
+	v := d.View()
+	return max(d.reg.Now().Sub(v.At), 0), !v.At.IsZero()
+}
+
 // Nodes returns the nodes as last read, dead ones included. At a node, edges may be as they were PeersRefreshEvery ago.
 func (d *Directory) Nodes() []Node { return d.View().Nodes }
 

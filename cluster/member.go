@@ -119,7 +119,7 @@ func (m *Member) beat(ctx context.Context) error {
 				return err
 			}
 		case errors.Is(err, ErrFenced):
-			m.log.Warn("fenced: this node was silent for so long that its session is void; it joins again", "streams", m.holds())
+			m.log.Warn("fenced: this node was silent for so long that its session is void; it joins again", "streams", m.Holds())
 		default:
 			return err
 		}
@@ -140,7 +140,7 @@ func (m *Member) join(ctx context.Context, n Node) error {
 	m.session = m.last
 	m.mu.Unlock()
 	if again {
-		m.log.Info("joined again, resuming streams", "streams", m.holds())
+		m.log.Info("joined again, resuming streams", "streams", m.Holds())
 		poke(m.news)
 	} else {
 		close(m.joined)
@@ -161,7 +161,8 @@ func (m *Member) replaced(ctx context.Context) error {
 	return fmt.Errorf("node %q: %w: process %d on %s; give each process its own --id", m.id, ErrReplaced, n.PID, cmp.Or(n.Host, "an unknown host"))
 }
 
-func (m *Member) holds() int {
+// Holds is the number of streams that the node holds.
+func (m *Member) Holds() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.held)
