@@ -80,6 +80,7 @@ type Endpoint struct {
 	work      sync.WaitGroup // goroutines of sessions
 	strangers strangers
 	health    health       // of who runs Run
+	counts    counts
 	receiving atomic.Int32 // datagrams that are being handled; see settle
 
 	mu       sync.Mutex
@@ -345,6 +346,7 @@ func (e *Endpoint) sweep(now time.Time) {
 	e.mu.Unlock()
 	for _, s := range all {
 		if err := s.age(now, e.cfg.ConnectWithin); err != nil {
+			e.counts.gone(err)
 			s.fail(err)
 		}
 	}

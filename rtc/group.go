@@ -24,7 +24,7 @@ type Group struct {
 func (e *Endpoint) NewGroup(tracks []media.Track, adaptive bool) *Group {
 	g := &Group{endpoint: e, tracks: tracks, adaptive: adaptive, picture: slices.IndexFunc(tracks, func(t media.Track) bool { return t.Kind == media.Video })}
 	for range e.shards {
-		l := &lane{}
+		l := &lane{late: &e.counts.loopLate}
 		for i := range l.tracks {
 			l.tracks[i].video = g.picture >= 0 && (i == g.picture || i >= len(tracks))
 		}
@@ -106,9 +106,11 @@ func past(bursts []*media.Burst, after uint32) []item {
 type lane struct {
 	joined atomic.Int32          // viewers, those that are about to join included
 	cut    [media.MaxTracks]bool // by track: video is dropped until a key frame; under the shard's mu
+	late   *atomic.Uint64        // counts how often that began
 
 	// The loop's.
 	viewers []*Sender
+	fresh   []*Sender // those of them that have not got a key frame yet; see SenderOptions.OnFirst
 	tracks  [media.MaxTracks]laneTrack
 }
 
@@ -132,6 +134,9 @@ func (l *lane) fitsLocked(b *media.Burst, full bool) (fits, resync bool) {
 	}
 	switch {
 	case full:
+		if !l.cut[b.Track] {
+			l.late.Add(1)
+		}
 		l.cut[b.Track] = true
 	case l.cut[b.Track] && (b.Key || !l.tracks[b.Track].video): // sound goes on anywhere
 		l.cut[b.Track] = false
@@ -152,6 +157,12 @@ func (l *lane) send(sh *shard, b *media.Burst, resync bool) {
 	sh.runs = cutRuns(sh.runs[:0], b.Packets)
 	for _, v := range l.viewers {
 		v.send(sh, t, b)
+	}
+	if len(l.fresh) > 0 {
+		l.fresh = slices.DeleteFunc(l.fresh, func(v *Sender) bool {
+			i := v.group.out(b)
+			return v.got(b.Key && i >= 0 && v.tracks[i].joint.source == b.Track, i)
+		})
 	}
 }
 
@@ -209,7 +220,28 @@ func (l *lane) join(sh *shard, v *Sender, items []item) {
 	}
 	v.lane = l
 	l.viewers = append(l.viewers, v)
+	v.keyFirst = len(items) > 0 && items[0].burst.Key
 	v.joined(sh, items)
+	if v.onFirst != nil && !v.got(v.keyFirst, max(v.group.picture, 0)) {
+		l.fresh = append(l.fresh, v)
+	}
+}
+
+// got tells of the first packet that a peer is sent, and of the first key frame; true: there is nothing more to tell. It is called when something of
+// a track may have been sent, which is the begin of a key frame or not.
+func (v *Sender) got(key bool, track int) bool {
+	if v.gone || track < 0 || v.tracks[track].packets == 0 {
+		return v.gone
+	}
+	if !v.started {
+		v.started = true
+		v.onFirst(false)
+	}
+	if key = key || v.keyFirst && track == v.group.picture; key {
+		v.onFirst(true)
+	}
+	picture := v.group.picture
+	return key || picture < 0 || !v.tracks[picture].wanted
 }
 
 func (l *lane) leave(v *Sender) {
@@ -223,6 +255,7 @@ func (l *lane) leave(v *Sender) {
 		}
 	}
 	if len(l.viewers) == 0 { // who comes next begins anew: nothing was numbered meanwhile, so nothing before can be compared
+		l.fresh = nil
 		for i := range l.tracks {
 			t := &l.tracks[i]
 			if t.ring != nil {

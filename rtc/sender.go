@@ -23,6 +23,8 @@ type SenderOptions struct {
 	OnKeyFrameRequest func(track int)
 	// OnPath is called by the loop for each Survey of the group. It must not block.
 	OnPath func(Path)
+	// OnFirst is called by the loop when the first packet was sent, and with true when the first key frame was. It must not block.
+	OnFirst func(key bool)
 }
 
 // Sender is a session that sends a group's bursts to a peer. Its methods may be called from any goroutine.
@@ -31,6 +33,7 @@ type Sender struct {
 	group        *Group
 	onKeyRequest func(track int)
 	onPath       func(Path)
+	onFirst      func(key bool)
 	mids         []string     // of the tracks; written before anybody else knows the session
 	picture      atomic.Int32 // the stream's track of which the peer gets the picture
 
@@ -45,6 +48,8 @@ type Sender struct {
 	// The shard loop's.
 	lane     *lane
 	gone     bool
+	started  bool // the first packet was sent
+	keyFirst bool // it is that of a key frame
 	host     int
 	addr     udp.Addr
 	tcp      *tcpOut // nil: the peer is reached by UDP
@@ -139,7 +144,7 @@ func (g *Group) newSender(o SenderOptions, tracks []outTrack) *Sender {
 	if o.OnKeyFrameRequest == nil {
 		o.OnKeyFrameRequest = func(int) {}
 	}
-	v := &Sender{group: g, onKeyRequest: o.OnKeyFrameRequest, onPath: o.OnPath, tracks: tracks}
+	v := &Sender{group: g, onKeyRequest: o.OnKeyFrameRequest, onPath: o.OnPath, onFirst: o.OnFirst, tracks: tracks}
 	v.takeArrivals = v.learn
 	v.picture.Store(int32(max(g.picture, 0)))
 	v.endpoint, v.side, v.events, v.label, v.data = g.endpoint, v, o.Events, o.Label, o.Data
@@ -325,6 +330,7 @@ func (v *Sender) wait(sh *shard, it item) {
 		releaseItems(v.waiting)
 		v.waiting = nil
 		v.cut = true
+		v.endpoint.counts.pathLate.Add(1)
 		v.onKeyRequest(int(v.picture.Load()))
 		return
 	}
@@ -544,6 +550,7 @@ func (v *Sender) resend(sh *shard, wanted []asked) {
 			sent++
 		}
 	}
+	v.endpoint.counts.again.Add(uint64(sent))
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.stats.Again += uint64(sent)

@@ -65,6 +65,10 @@ type Config struct {
 	KeyEvery time.Duration // after so long without a key frame one is requested; default 4 s
 	KeyLeast time.Duration // key frames are requested from a publisher no more often than this; default 500 ms
 
+	// OnGap hears for how long a stream had no media when it goes on from another source than before: video if it has a picture. It is called
+	// with the stream locked and must not block. nil: nobody wants to know.
+	OnGap func(gap time.Duration, relayed bool)
+
 	Log *slog.Logger // default slog.Default()
 }
 
@@ -77,6 +81,7 @@ type Hub struct {
 	pulls     map[media.Key]*pull
 	admitting map[media.Key]bool // a Publish is under way
 	closed    bool
+	past      uint64          // payload of streams that have ended, in bytes
 	work      sync.WaitGroup  // goroutines of Run and of pull
 	pulling   context.Context // of Config.Pull; ends with Run
 	stopPulls context.CancelFunc
@@ -150,9 +155,21 @@ func (h *Hub) end(s *Stream, reason error) {
 	h.mu.Lock()
 	if h.streams[s.key] == s {
 		delete(h.streams, s.key)
+		h.past += s.received()
 	}
 	h.mu.Unlock()
 	s.finish(reason)
+}
+
+// Received is the number of bytes of RTP payload that have come since the start.
+func (h *Hub) Received() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	sum := h.past
+	for _, s := range h.streams {
+		sum += s.received()
+	}
+	return sum
 }
 
 // PublishOptions describe a publisher.

@@ -26,6 +26,7 @@ type Stream struct {
 	bytes   uint64
 	last    time.Time // when media came last; while no publisher is here, when it went
 	flowing bool      // media came from this publisher
+	before  time.Time // when media came last from the publisher before; zero: there was none, or the gap was told
 	idle    time.Time // since when a relayed stream has no subscriber; zero: it has
 	gone    error     // why there is no publisher: ErrStopped, ErrLost …
 	heardOf bool      // the operator was told of it
@@ -41,6 +42,7 @@ type lane struct {
 	wanted  bool      // somebody takes it; its publisher was told so
 
 	last     time.Time // when something came
+	given    time.Time // when something went to the subscribers
 	bytes    uint64    // payload since the start
 	counted  uint64    // of them at the last measurement
 	measured time.Time
@@ -103,6 +105,7 @@ func (s *Stream) attach(p *Publisher, right *holding) bool {
 	if old := s.pub; old != nil {
 		s.detachLocked(old, ErrReplaced)
 	}
+	s.before = s.heardLocked()
 	s.pub, s.gone, s.last = p, nil, time.Now()
 	s.flowing = len(p.options.Tracks) == 0 // data alone flows from the start
 	p.lanes = s.adoptLocked(p.options.Tracks)
@@ -128,6 +131,36 @@ func (s *Stream) attach(p *Publisher, right *holding) bool {
 		s.startedLocked()
 	}
 	return true
+}
+
+// heardLocked is when media came last: video if there is a picture. Zero: none has come.
+func (s *Stream) heardLocked() (last time.Time) {
+	video := false
+	for i := range s.lanes {
+		if own := s.tracks[i].Kind == media.Video; own && !video {
+			last, video = s.lanes[i].given, true
+		} else if own == video && s.lanes[i].given.After(last) {
+			last = s.lanes[i].given
+		}
+	}
+	return last
+}
+
+// resumedLocked tells for how long there was no media, with the first burst of a new publisher.
+func (s *Stream) resumedLocked(kind media.Kind, now time.Time) {
+	if kind != media.Video && slices.ContainsFunc(s.tracks, func(t media.Track) bool { return t.Kind == media.Video }) || s.pub == nil {
+		return
+	}
+	if f := s.cfg.OnGap; f != nil {
+		f(now.Sub(s.before), s.pub.options.Relayed)
+	}
+	s.before = time.Time{}
+}
+
+func (s *Stream) received() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes
 }
 
 // startedLocked tells the operator, who hears nothing of publishers that never send.
@@ -238,6 +271,10 @@ func (s *Stream) write(p *Publisher, b *media.Burst) {
 		}
 		return
 	}
+	if !s.before.IsZero() {
+		s.resumedLocked(t.Kind, now)
+	}
+	l.given = now
 	if video {
 		if b.Key = b.Key && newest && !l.gop.continues(b); b.Key && len(l.gop.bursts) > 0 {
 			l.distance = now.Sub(l.gop.since)

@@ -24,6 +24,7 @@ func (s *Server) enter(name string) (*user, error) {
 	defer s.mu.Unlock()
 	u := s.users[name]
 	if s.all >= maxAll || u != nil && u.allocations >= maxOfUser {
+		s.stats.Refused++
 		return nil, errFull
 	}
 	if u == nil {
@@ -32,6 +33,7 @@ func (s *Server) enter(name string) (*user, error) {
 	}
 	u.allocations++
 	s.all++
+	s.stats.Made++
 	return u, nil
 }
 

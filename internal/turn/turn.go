@@ -66,6 +66,24 @@ type Server struct {
 	mu    sync.Mutex
 	users map[string]*user
 	all   int // allocations
+	stats Stats
+}
+
+// Stats are what a server has and has done since the start.
+type Stats struct {
+	Allocations int
+	Users       int
+	Made        uint64 // allocations
+	Refused     uint64 // allocations, because there were too many
+}
+
+// Stats may be called from any goroutine.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.stats
+	st.Allocations, st.Users = s.all, len(s.users)
+	return st
 }
 
 // New returns a server that has no socket yet.
