@@ -43,6 +43,7 @@ var fences = []struct{ module, folders, why string }{
 	{"github.com/goccy/go-yaml", "internal/config", "settings are read there"},
 	{"github.com/alecthomas/kong", "cmd e2e", "the command line is read there"},
 	{"github.com/prometheus", "internal/metrics", "others give it figures"},
+	{"go.opentelemetry.io", "internal/trace", "others begin steps there"},
 }
 
 // onlyIn keeps what belongs to the process in the folders that speak for it, so that

@@ -4,7 +4,7 @@
 //
 // One mutex each in Gateway, pool (health) and placer. The placer's is locked before the pool's; else they don't nest.
 //
-// Imports: cluster, internal/clientip, internal/problem, media.
+// Imports: cluster, internal/clientip, internal/metrics, internal/problem, internal/trace, media.
 package gateway
 
 import (
@@ -24,6 +24,8 @@ import (
 
 	"sluice/cluster"
 	"sluice/internal/clientip"
+	"sluice/internal/metrics"
+	"sluice/internal/trace"
 )
 
 // Config is what an operator may set. A zero value of a duration or a limit
@@ -84,6 +86,8 @@ type directory interface {
 // Deps is what the gateway works with.
 type Deps struct {
 	Directory directory
+	Metrics   *metrics.Set  // nil: none
+	Tracer    *trace.Tracer // nil: requests are not traced
 	Log       *slog.Logger
 }
 
@@ -92,6 +96,8 @@ type Gateway struct {
 	cfg    Config
 	log    *slog.Logger
 	client *clientip.Resolver
+	tracer *trace.Tracer
+	meters *meters
 	pool   *pool
 	placer *placer
 
@@ -125,6 +131,7 @@ func New(cfg Config, deps Deps) *Gateway {
 		cfg:    cfg,
 		log:    deps.Log,
 		client: clientip.New(cfg.TrustedProxies),
+		tracer: deps.Tracer,
 		pool:   newPool(deps.Directory, cfg.HealthInterval, cfg.HealthTimeout, deps.Log),
 		transport: &http.Transport{
 			DialContext:            (&net.Dialer{Timeout: time.Second, KeepAlive: 15 * time.Second}).DialContext,
@@ -138,6 +145,7 @@ func New(cfg Config, deps Deps) *Gateway {
 	g.maxSockets = socketLimit(cfg.MaxSockets, maxFiles())
 	g.stopping, g.stop = context.WithCancel(context.Background())
 	g.placer = newPlacer(g.pool, cfg.Region)
+	g.meters = newMeters(deps.Metrics, g)
 	return g
 }
 
@@ -162,7 +170,7 @@ func (g *Gateway) Listen(ctx context.Context) error {
 		}
 		g.doors = append(g.doors, d)
 		d.listener = &sniffer{d.listener}
-		d.server = g.server(&handler{g: g, door: d, role: p.role})
+		d.server = g.server(g.wrap(&handler{g: g, door: d, role: p.role}))
 		d.server.TLSConfig = &tls.Config{GetCertificate: get, MinVersion: tls.VersionTLS12}
 	}
 	if g.cfg.RedirectListen != "" {

@@ -12,6 +12,7 @@ import (
 
 	"sluice/cluster"
 	"sluice/internal/problem"
+	"sluice/internal/trace"
 )
 
 const (
@@ -43,6 +44,7 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := newResponse(rw, r)
 	defer w.done()
 	rt, refusal := parseRoute(r)
+	rt.note(r)
 	if isUpgrade(r.Header) || rt.events {
 		defer h.g.sockets.Add(-1)
 		if h.g.sockets.Add(1) > int64(h.g.maxSockets) {
@@ -85,11 +87,15 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		Rewrite: func(p *httputil.ProxyRequest) {
 			h.g.client.Forward(p.Out.Header, p.In) // Host stays as the client wrote it
 		},
+		ModifyResponse: func(resp *http.Response) error {
+			resp.Header.Del(trace.RequestHeader) // the answer has it already
+			return nil
+		},
 		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) { h.failed(w, r, err) },
 	}
 	proxy.ServeHTTP(w, r)
 	if rt.signals() {
-		h.g.log.Debug("session request", "port", h.door.name, "method", r.Method, "stream", rt.key.String(), "node", t.node,
+		trace.Log(r.Context(), h.g.log).Debug("session request", "port", h.door.name, "method", r.Method, "stream", rt.key.String(), "node", t.node,
 			"status", w.status, "peer", h.g.client.Of(r).String())
 	}
 }
@@ -109,7 +115,7 @@ func (h *handler) failed(w *response, r *http.Request, err error) {
 	case isTimeout(err):
 		h.refuse(w, r, problem.New(problem.Timeout, "The node did not answer in time; try again."))
 	default:
-		h.g.log.Debug("request failed", "port", h.door.name, "path", r.URL.Path, "error", err)
+		trace.Log(r.Context(), h.g.log).Debug("request failed", "port", h.door.name, "path", r.URL.Path, "error", err)
 		h.noNode(w, r)
 	}
 }
@@ -178,7 +184,9 @@ func (t *trip) RoundTrip(r *http.Request) (*http.Response, error) {
 			full = nil
 		}
 		t.tried[node.ID], t.node = true, node.ID
-		resp, err := t.send(r, node)
+		ctx, span := trace.Start(r.Context(), "ask node", "node", node.ID)
+		resp, err := t.send(r.WithContext(ctx), node)
+		t.h.g.meters.asked(span, outcome(resp, err), err)
 		switch {
 		case err == nil && resp.StatusCode == http.StatusServiceUnavailable && t.route.kind == newSetup:
 			full = resp // another may have room; this one has less than its row says, so the session goes on counting there
@@ -197,6 +205,17 @@ func (t *trip) RoundTrip(r *http.Request) (*http.Response, error) {
 		return full, nil
 	}
 	return nil, lastErr
+}
+
+// outcome is what came of asking a node, as a label.
+func outcome(resp *http.Response, err error) string {
+	switch {
+	case err != nil:
+		return tryFailed
+	case resp.StatusCode == http.StatusServiceUnavailable:
+		return tryFull
+	}
+	return tryTaken
 }
 
 func (t *trip) pick() (cluster.Node, error) {
@@ -244,6 +263,7 @@ func (t *trip) send(r *http.Request, node cluster.Node) (*http.Response, error) 
 	stop := context.AfterFunc(g.pool.alive(node.ID), func() { cancel(errNodeDown) })
 	out := r.Clone(ctx)
 	out.URL.Scheme, out.URL.Host = "http", node.HTTP
+	trace.Forward(ctx, out.Header)
 	if t.kept {
 		out.ContentLength = int64(len(t.body))
 		out.TransferEncoding = nil

@@ -15,6 +15,7 @@ const retryAfter = "2"
 // noNode answers when no node of the door's role takes requests.
 func (h *handler) noNode(w http.ResponseWriter, r *http.Request) {
 	h.door.refused.Add(1)
+	h.g.meters.noNode.Add(h.door.name)
 	w.Header().Set("Retry-After", retryAfter)
 	h.refuse(w, r, problem.New(problem.NoNode, "No server of this port is ready; try again in a few seconds."))
 }

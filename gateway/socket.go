@@ -13,6 +13,7 @@ import (
 	"github.com/coder/websocket"
 
 	"sluice/cluster"
+	"sluice/internal/trace"
 	"sluice/media"
 )
 
@@ -109,6 +110,7 @@ func (s *socket) serve(ctx context.Context) {
 		}
 		if errors.Is(err, errNoNode) {
 			s.h.door.refused.Add(1)
+			s.h.g.meters.noNode.Add(s.h.door.name)
 		}
 		s.bye(s.client, code, reason)
 		return
@@ -132,7 +134,7 @@ func (s *socket) serve(ctx context.Context) {
 // join joins the client and its node until one of them ends. If the node has no room and nothing has begun yet, its answer is returned
 // and both are still open.
 func (s *socket) join(ctx context.Context) (full *message) {
-	log := s.h.g.log.With("port", s.h.door.name, "node", s.served.ID, "stream", s.key.String(), "peer", s.h.g.client.Of(s.req).String())
+	log := trace.Log(s.req.Context(), s.h.g.log).With("port", s.h.door.name, "node", s.served.ID, "stream", s.key.String(), "peer", s.h.g.client.Of(s.req).String())
 	log.Debug("socket is open")
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -254,17 +256,31 @@ func (s *socket) dial(ctx context.Context) error {
 			return err
 		}
 		s.tried[node.ID] = true
+		in, span := trace.Start(ctx, "ask node", "node", node.ID)
 		var retry bool
-		if retry, err = s.dialNode(ctx, node); err == nil {
+		retry, err = s.dialNode(in, node)
+		g.meters.asked(span, dialled(retry, err), err)
+		if err == nil {
 			return nil
 		}
 		if !retry {
 			g.placer.refused(s.h.role, s.key, node.ID)
 			return err
 		}
-		g.log.Debug("node did not take a socket", "node", node.ID, "error", err)
+		trace.Log(ctx, g.log).Debug("node did not take a socket", "node", node.ID, "error", err)
 	}
 	return err
+}
+
+// dialled is what came of connecting to a node, as a label.
+func dialled(retry bool, err error) string {
+	switch {
+	case err == nil:
+		return tryTaken
+	case retry:
+		return tryFailed
+	}
+	return tryRefused
 }
 
 func (s *socket) dialNode(ctx context.Context, node cluster.Node) (retry bool, err error) {
@@ -275,7 +291,7 @@ func (s *socket) dialNode(ctx context.Context, node cluster.Node) (retry bool, e
 	defer context.AfterFunc(g.stopping, cancel)()
 	conn, resp, err := websocket.Dial(ctx, "ws://"+node.HTTP+s.req.URL.RequestURI(), &websocket.DialOptions{
 		HTTPClient: &http.Client{Transport: g.transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
-		HTTPHeader: s.header(),
+		HTTPHeader: s.header(ctx),
 		Host:       s.req.Host,
 	})
 	switch {
@@ -301,13 +317,14 @@ func (s *socket) dialNode(ctx context.Context, node cluster.Node) (retry bool, e
 }
 
 // header is the client's, without what belongs to its own connection. RFC 9110 §7.6.1
-func (s *socket) header() http.Header {
+func (s *socket) header(ctx context.Context) http.Header {
 	out := s.req.Header.Clone()
 	for _, name := range []string{"Connection", "Upgrade", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding",
 		"Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions", "Sec-Websocket-Protocol", "Sec-Websocket-Accept"} {
 		out.Del(name)
 	}
 	s.h.g.client.Forward(out, s.req)
+	trace.Forward(ctx, out)
 	return out
 }
 

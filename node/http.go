@@ -37,7 +37,7 @@ func (n *Node) server(clients *clientip.Resolver) *http.Server {
 		ClientAddr: clients.Of, Log: n.log,
 	}
 	if n.ways.publish {
-		in := inrtc.New(inrtc.Config{Hub: n.hub, RTC: n.rtc, Codecs: n.cfg.Codecs, Log: n.log})
+		in := inrtc.New(inrtc.Config{Hub: n.hub, RTC: n.rtc, Codecs: n.cfg.Codecs, Metrics: n.metrics, Log: n.log})
 		n.resources = append(n.resources, whip.New(in, shared))
 		sockets.Publisher = antmedia.Publishing{Ingest: in}
 	} else {
@@ -51,12 +51,13 @@ func (n *Node) server(clients *clientip.Resolver) *http.Server {
 	n.sockets.Register(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", n.ready)
-	mux.Handle("GET /metrics", private(clients, metrics.Handler(n.gauges)))
+	mux.Handle("GET /metrics", private(clients, n.metrics.Handler()))
+	mux.Handle(metrics.Profiles, n.profiles())
 	mux.Handle("GET /load", private(clients, http.HandlerFunc(n.showLoad)))
 	mux.Handle("GET /ladder", private(clients, http.HandlerFunc(n.showLadder)))
 	mux.Handle("/", web.Handler(web.Config{Apps: n.cfg.Apps, PlayURL: n.cfg.PlayURL, PublishURL: n.cfg.PublishURL}))
 	return &http.Server{
-		Handler:           mux,
+		Handler:           n.door(clients, mux),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       20 * time.Second,
 		IdleTimeout:       2 * time.Minute,

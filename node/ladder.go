@@ -3,7 +3,6 @@ package node
 import (
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strings"
 
 	"sluice/internal/config"
@@ -40,20 +39,18 @@ func (n *Node) showLadder(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(n.ladder.Status()) // a client that went away is its own report
 }
 
-// ladderGauges are what is made, and what is not, for Prometheus.
-func (n *Node) ladderGauges(labels [][2]string) (list []metrics.Gauge) {
+// measureLadder shows what is made, and what is not.
+func (n *Node) measureLadder(s *metrics.Sample) {
 	states := map[ladder.State]int{ladder.Made: 0, ladder.Unasked: 0, ladder.Given: 0, ladder.Broken: 0}
 	restarts, lost := n.ladder.Counts()
-	for _, s := range n.ladder.Status() {
-		for _, r := range s.Renditions {
+	for _, st := range n.ladder.Status() {
+		for _, r := range st.Renditions {
 			states[r.State]++
 		}
 	}
 	for state, number := range states {
-		list = append(list, metrics.Gauge{Name: "sluice_ladder_renditions", Help: "Renditions of the streams that are published here, by what is done about them.",
-			Value: float64(number), Labels: append(slices.Clone(labels), [2]string{"state", string(state)})})
+		s.Gauge("sluice_ladder_renditions", "Renditions of the streams that are published here, by what is done about them.", float64(number), "state", string(state))
 	}
-	return append(list,
-		metrics.Gauge{Name: "sluice_ladder_restarts", Help: "Encoders that ended and were started again, since the node's start.", Value: float64(restarts), Labels: labels},
-		metrics.Gauge{Name: "sluice_ladder_lost_frames", Help: "Frames that were left out because encoders were too slow, since the node's start.", Value: float64(lost), Labels: labels})
+	s.Counter("sluice_ladder_restarts_total", "Encoders that ended and were started again.", float64(restarts))
+	s.Counter("sluice_ladder_lost_frames_total", "Frames that were left out because encoders were too slow.", float64(lost))
 }

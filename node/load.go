@@ -12,7 +12,6 @@ import (
 	"sluice/cluster"
 	"sluice/internal/clientip"
 	"sluice/internal/config"
-	"sluice/internal/metrics"
 	"sluice/internal/problem"
 	"sluice/internal/usage"
 )
@@ -138,28 +137,6 @@ func part(is, most float64) float64 {
 		return 0
 	}
 	return min(1, is/most)
-}
-
-// gauges are the node's figures for Prometheus.
-func (n *Node) gauges() []metrics.Gauge {
-	s, full := n.load.state(), 0.0
-	if s.full != "" {
-		full = 1
-	}
-	labels := [][2]string{{"node", n.cfg.ID}, {"role", string(n.role)}, {"region", n.cfg.Region}}
-	var list []metrics.Gauge
-	for _, g := range []metrics.Gauge{
-		{Name: "cpu", Help: "Share in use of the processors that the node may use, 0 to 1.", Value: s.cpu},
-		{Name: "memory", Help: "Share in use of the memory that the node may use, 0 to 1.", Value: s.memory},
-		{Name: "egress_bits_per_second", Help: "What is sent to viewers and nodes.", Value: s.egress},
-		{Name: "load", Help: "The largest share in use of processors, egress and viewers, 0 to 1.", Value: s.load},
-		{Name: "full", Help: "1 while the node takes nobody new because it is at a limit.", Value: full},
-		{Name: "viewers", Help: "Viewers' sessions.", Value: float64(n.out.Viewers())},
-	} {
-		g.Name, g.Labels = "sluice_node_"+g.Name, labels
-		list = append(list, g)
-	}
-	return append(list, n.ladderGauges(labels)...)
 }
 
 // showLoad answers GET /load.

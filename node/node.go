@@ -2,7 +2,7 @@
 // together as its role says, tells the registry about itself, and answers HTTP.
 //
 // Imports: cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/auth, internal/clientip, internal/cloudnotice,
-// internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/turn, internal/usage, ladder, media, relay, rtc, signal, signal/antmedia,
+// internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/trace, internal/turn, internal/usage, ladder, media, relay, rtc, signal, signal/antmedia,
 // signal/whep, signal/whip, stream, web.
 package node
 
@@ -28,6 +28,8 @@ import (
 	"sluice/internal/cloudnotice"
 	"sluice/internal/config"
 	"sluice/internal/lifecycle"
+	"sluice/internal/metrics"
+	"sluice/internal/trace"
 	"sluice/internal/turn"
 	"sluice/ladder"
 	"sluice/media"
@@ -57,8 +59,9 @@ func roles() map[cluster.Role]ways {
 // Deps are what a node does not make itself.
 type Deps struct {
 	Registry  cluster.Registry
-	Authorize auth.Hook // nil: auth.AllowAll
-	Metadata  string    // where the cloud's service for its machines is; "": where Azure has it
+	Authorize auth.Hook     // nil: auth.AllowAll
+	Tracer    *trace.Tracer // nil: requests are not traced
+	Metadata  string        // where the cloud's service for its machines is; "": where Azure has it
 	Version   string
 	Log       *slog.Logger // nil: slog.Default()
 }
@@ -87,6 +90,7 @@ type Node struct {
 	http      *http.Server
 	listener  net.Listener
 
+	metrics  *metrics.Set
 	load     *load
 	started  time.Time
 	draining atomic.Bool
@@ -103,7 +107,7 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	if n.ways, ok = roles()[n.role]; !ok {
 		return nil, fmt.Errorf("role %q is not standalone, origin or edge", cfg.Role)
 	}
-	n.cfg.ID = cmp.Or(cfg.ID, defaultID())
+	n.cfg.ID = cmp.Or(cfg.ID, DefaultID())
 	n.log = deps.Log.With("node", n.cfg.ID)
 	trusted, err := config.Prefixes(cfg.TrustedProxies)
 	if err != nil {
@@ -123,22 +127,25 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	if n.identity, err = relay.NewIdentity(); err != nil {
 		return nil, err
 	}
-	n.directory = cluster.NewDirectory(deps.Registry, n.cfg.ID, n.log)
-	n.member = cluster.NewMember(deps.Registry, n.cfg.ID, n.describe, n.log)
+	n.metrics = metrics.New("node", n.cfg.ID, "role", cfg.Role, "region", cfg.Region)
+	registry := cluster.Timed(deps.Registry, n.metrics.Registry())
+	n.directory = cluster.NewDirectory(registry, n.cfg.ID, n.log)
+	n.member = cluster.NewMember(registry, n.cfg.ID, n.describe, n.log)
 	n.hub = stream.NewHub(n.hubConfig())
 	n.rtc = rtc.New(rtc.Config{Listen: cfg.Media, NoTCP: !cfg.MediaTCP, Announce: announce, Log: n.log})
 	if n.turn, err = n.newTURN(cfg.TURN); err != nil {
 		return nil, err
 	}
-	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Adaptive: len(cfg.Ladder.Rungs)+len(cfg.Ladder.Rules) > 0, Log: n.log})
+	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Adaptive: len(cfg.Ladder.Rungs)+len(cfg.Ladder.Rules) > 0, Metrics: n.metrics, Log: n.log})
 	if n.ladder, err = n.newLadder(cfg.Ladder); err != nil {
 		return nil, err
 	}
 	n.relayOut = outrelay.New(outrelay.Config{Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Seen: n.seen, Known: n.known,
-		Region: cfg.Region, Fanout: cfg.RelayFanout, Busy: func() bool { return n.admit() != nil }, Path: n.Path, Log: n.log})
+		Region: cfg.Region, Fanout: cfg.RelayFanout, Busy: func() bool { return n.admit() != nil }, Path: n.Path, Metrics: n.metrics, Log: n.log})
 	n.relayIn = inrelay.New(inrelay.Config{Hub: n.hub, Identity: n.identity, Node: n.cfg.ID, Lookup: n.lookup, Watch: n.watch, Suspect: n.suspect, Grace: cfg.Publish.Grace,
-		Region: cfg.Region, Addr: n.relayAddr, Below: n.relayOut.Below, Rerouted: n.relayOut.Rerouted, Log: n.log})
+		Region: cfg.Region, Addr: n.relayAddr, Below: n.relayOut.Below, Rerouted: n.relayOut.Rerouted, Metrics: n.metrics, Log: n.log})
 	n.load = n.newLoad()
+	n.measure()
 	if cfg.CloudNotice == "azure" {
 		n.notices = cloudnotice.New(cloudnotice.Config{Service: deps.Metadata, Log: n.log})
 	}
@@ -149,8 +156,8 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	return n, nil
 }
 
-// defaultID names a node after its machine and process.
-func defaultID() string {
+// DefaultID names a node after its machine and process.
+func DefaultID() string {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "node"

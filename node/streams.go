@@ -23,6 +23,7 @@ func (n *Node) hubConfig() stream.Config {
 		Farewell: n.cfg.Publish.Farewell,
 		Idle:     n.cfg.EdgeIdle,
 		KeyEvery: n.cfg.KeyFrameInterval,
+		OnGap:    n.gaps(),
 		Log:      n.log,
 	}
 	if n.ways.pull {

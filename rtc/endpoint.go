@@ -79,7 +79,7 @@ type Endpoint struct {
 	turns     chan struct{}  // see turns
 	work      sync.WaitGroup // goroutines of sessions
 	strangers strangers
-	health    health       // of who runs Run
+	health    health // of who runs Run
 	counts    counts
 	receiving atomic.Int32 // datagrams that are being handled; see settle
 

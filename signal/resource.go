@@ -332,6 +332,9 @@ func (r *Resource) Close(reason error) {
 	r.Shed(math.MaxInt, reason)
 }
 
+// Protocol is "whip" or "whep".
+func (r *Resource) Protocol() string { return r.cfg.Protocol }
+
 // Sessions is the number of open sessions.
 func (r *Resource) Sessions() int {
 	r.mu.Lock()

@@ -1,6 +1,6 @@
 // Command sluice is a real-time video cluster: every process of it, and the tools to run it.
 //
-// Imports: cluster, cluster/mongo, cluster/sqlite, gateway, gateway/scaling, internal/config, internal/lifecycle, internal/publicip, internal/usage, load, load/crowd, media, node.
+// Imports: cluster, cluster/mongo, cluster/sqlite, gateway, gateway/scaling, internal/config, internal/lifecycle, internal/metrics, internal/publicip, internal/trace, internal/usage, load, load/crowd, media, node.
 package main
 
 import (
@@ -64,13 +64,16 @@ func (c *cli) sections() []config.Setting {
 	add := func(path string, ptr any) { all = append(all, config.Settings(path, ptr)...) }
 	add("up", &c.Up.Up)
 	add("log", &c.Up.Log)
+	add("trace", &c.Up.Trace)
 	add("gateway.scale", &c.Up.Scale)
 	add("", &c.Serve.Shared)
 	add("node", &c.Serve.Node)
 	add("log", &c.Serve.Log)
+	add("trace", &c.Serve.Trace)
 	add("", &c.Gateway.Shared)
 	add("gateway", &c.Gateway.Gateway)
 	add("log", &c.Gateway.Log)
+	add("trace", &c.Gateway.Trace)
 	return all
 }
 

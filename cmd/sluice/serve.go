@@ -15,7 +15,9 @@ import (
 	"sluice/gateway/scaling"
 	"sluice/internal/config"
 	"sluice/internal/lifecycle"
+	"sluice/internal/metrics"
 	"sluice/internal/publicip"
+	"sluice/internal/trace"
 	"sluice/node"
 )
 
@@ -29,7 +31,8 @@ const gcPercent = 50
 type serveCmd struct {
 	config.Shared `embed:""`
 	config.Node   `embed:""`
-	Log           config.Log `embed:"" prefix:"log-"`
+	Log           config.Log   `embed:"" prefix:"log-"`
+	Trace         config.Trace `embed:"" prefix:"trace-"`
 }
 
 // Run runs a node until the first signal, and then until it is drained.
@@ -56,11 +59,20 @@ func (c *serveCmd) Run(p *process) (err error) {
 	if before := debug.SetGCPercent(gcPercent); before != 100 {
 		debug.SetGCPercent(before) // whoever started us has set GOGC
 	}
-	n, err := node.New(c.Node, node.Deps{Registry: reg, Version: version, Log: log})
+	if c.ID == "" {
+		c.ID = node.DefaultID()
+	}
+	tracer, err := newTracer(c.Trace, "sluice-"+c.Role, c.ID, log)
 	if err != nil {
 		return err
 	}
-	err = lifecycle.Run(p.ctx, log, c.DrainDeadline+stopSlack, lifecycle.Part{Name: "node", Listen: n.Listen, Run: n.Run})
+	n, err := node.New(c.Node, node.Deps{Registry: reg, Tracer: tracer, Version: version, Log: log})
+	if err != nil {
+		return err
+	}
+	err = lifecycle.Run(p.ctx, log, c.DrainDeadline+stopSlack,
+		lifecycle.Part{Name: "traces", Run: tracer.Run}, // stops last
+		lifecycle.Part{Name: "node", Listen: n.Listen, Run: n.Run})
 	if errors.Is(err, lifecycle.ErrDone) {
 		return nil // drained by order
 	}
@@ -90,7 +102,8 @@ func findAddress(ctx context.Context, n *config.Node, finder publicip.Finder, lo
 type gatewayCmd struct {
 	config.Shared  `embed:""`
 	config.Gateway `embed:""`
-	Log            config.Log `embed:"" prefix:"log-"`
+	Log            config.Log   `embed:"" prefix:"log-"`
+	Trace          config.Trace `embed:"" prefix:"trace-"`
 }
 
 // Run runs the gateway until the first signal.
@@ -112,22 +125,37 @@ func (c *gatewayCmd) Run(p *process) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, reg.Close()) }()
-	directory := cluster.NewDirectory(reg, "", log)
+	tracer, err := newTracer(c.Trace, "sluice-gateway", node.DefaultID(), log)
+	if err != nil {
+		return err
+	}
+	figures := metrics.New()
+	directory := cluster.NewDirectory(cluster.Timed(reg, figures.Registry()), "", log)
+	gateway.Measure(figures, directory, tracer, version)
 	g := gateway.New(gateway.Config{
 		PublishListen: c.Publish, PlayListen: c.Play, RedirectListen: c.Redirect,
 		CertFile: c.Certificate, KeyFile: c.Key, TrustedProxies: trusted, HealthInterval: c.HealthInterval, Region: c.Region,
-	}, gateway.Deps{Directory: directory, Log: log})
+	}, gateway.Deps{Directory: directory, Metrics: figures, Tracer: tracer, Log: log})
 	watch, err := scaling.New(scaling.Config{
 		Rules:  cluster.ScaleConfig{Target: c.Scale.CPU, Window: c.Scale.Window, Min: c.Scale.Min},
 		Azure:  scaling.Azure{Endpoint: c.Scale.Azure.Endpoint, Edges: c.Scale.Azure.Edges, Origins: c.Scale.Azure.Origins, Region: c.Region},
-		Listen: c.Operators, View: directory.View, Log: log,
+		Listen: c.Operators, View: directory.View, Metrics: figures, Log: log,
 	})
 	if err != nil {
 		return usageError{err}
 	}
-	parts := []lifecycle.Part{{Name: "directory", Run: directory.Run}, {Name: "scaling", Listen: watch.Listen, Run: watch.Run}}
+	parts := []lifecycle.Part{{Name: "traces", Run: tracer.Run}, {Name: "directory", Run: directory.Run}, {Name: "scaling", Listen: watch.Listen, Run: watch.Run}}
 	if doors {
 		parts = append(parts, lifecycle.Part{Name: "gateway", Listen: g.Listen, Run: g.Run})
 	}
 	return lifecycle.Run(p.ctx, log, stopSlack, parts...)
+}
+
+// newTracer makes what sends the spans of a process; nil when they are sent nowhere.
+func newTracer(c config.Trace, service, instance string, log *slog.Logger) (*trace.Tracer, error) {
+	t, err := trace.New(trace.Config{Endpoint: c.Endpoint, Ratio: c.Ratio, Service: service, Instance: instance, Version: version, Log: log})
+	if err == nil && t != nil {
+		log.Info("requests are traced", "endpoint", c.Endpoint, "ratio", c.Ratio)
+	}
+	return t, err
 }

@@ -35,6 +35,7 @@ const (
 type upCmd struct {
 	config.Up `embed:""`
 	Log       config.Log        `embed:"" prefix:"log-"`
+	Trace     config.Trace      `embed:"" prefix:"trace-"`
 	Scale     config.ScaleRules `embed:"" prefix:"scale-"`
 }
 
@@ -154,7 +155,8 @@ func (u *up) parts() []lifecycle.Part {
 	if err != nil {
 		store = u.home.path(registryFile) // the children's working folder is ours
 	}
-	common := []string{"--store=sqlite:" + store, "--log-level=" + u.cmd.Log.Level, "--log-format=" + u.cmd.Log.Format}
+	common := []string{"--store=sqlite:" + store, "--log-level=" + u.cmd.Log.Level, "--log-format=" + u.cmd.Log.Format,
+		"--trace-endpoint=" + u.cmd.Trace.Endpoint, fmt.Sprint("--trace-ratio=", u.cmd.Trace.Ratio)}
 	if u.p.configFile != "" {
 		common = append(common, "--config="+u.p.configFile)
 	}

@@ -3,7 +3,7 @@
 //
 // Locks: the hub's stream lock before subscription.mu before lane.mu; Relay.mu before what Config.Path takes.
 //
-// Imports: cluster, media, relay, stream.
+// Imports: cluster, internal/metrics, media, relay, stream.
 package relay
 
 import (
@@ -19,6 +19,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"sluice/internal/metrics"
 	"sluice/media"
 	wire "sluice/relay"
 	"sluice/stream"
@@ -46,7 +47,8 @@ type Config struct {
 	// Path is by which nodes a stream has come here, the one that it is published to first; nil: to this one.
 	Path func(key media.Key) []string
 
-	Log *slog.Logger // default slog.Default()
+	Metrics *metrics.Set // nil: none
+	Log     *slog.Logger // default slog.Default()
 }
 
 // Relay is the way out to other nodes.
@@ -94,7 +96,25 @@ func New(cfg Config) *Relay {
 	if cfg.Path == nil {
 		cfg.Path = func(media.Key) []string { return nil }
 	}
-	return &Relay{cfg: cfg, gate: gate{seen: cfg.Seen, known: cfg.Known}, peers: map[string]*quic.Conn{}, pulses: map[*quic.Conn]*pulse{}, children: map[media.Key][]*subscription{}}
+	r := &Relay{cfg: cfg, gate: gate{seen: cfg.Seen, known: cfg.Known}, peers: map[string]*quic.Conn{}, pulses: map[*quic.Conn]*pulse{}, children: map[media.Key][]*subscription{}}
+	cfg.Metrics.Register(r.measure)
+	return r
+}
+
+// measure shows what the relay does.
+func (r *Relay) measure(s *metrics.Sample) {
+	r.mu.Lock()
+	children, peers := r.count, len(r.peers)
+	r.mu.Unlock()
+	st := r.Stats()
+	s.Gauge("sluice_relay_children", "Streams that other nodes take from this one, each node counted.", float64(children))
+	s.Gauge("sluice_relay_peers", "Nodes that take streams from this one.", float64(peers))
+	s.Counter("sluice_relay_sent_bytes_total", "Bytes sent to other nodes, without headers of UDP.", float64(r.Sent()))
+	s.Counter("sluice_relay_subscriptions_total", "Requests of other nodes for a stream that were served.", float64(st.Subscriptions))
+	s.Counter("sluice_relay_redirects_total", "Requests of other nodes that were sent on to a node below this one.", float64(st.Redirects))
+	s.Counter("sluice_relay_cut_gops_total", "GOPs, or runs of sound, of which a slow node lost the rest.", float64(st.Cuts))
+	s.Counter("sluice_relay_dropped_bursts_total", "Frames that slow nodes lost.", float64(st.DroppedBursts))
+	s.Counter("sluice_relay_dropped_messages_total", "Messages of data channels that slow nodes lost.", float64(st.DroppedMessages))
 }
 
 // Listen binds the UDP port.

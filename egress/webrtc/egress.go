@@ -1,6 +1,6 @@
 // Package webrtc is the way out to browsers and WHEP players: a WebRTC session that subscribes to a stream.
 //
-// Imports: media, rtc, stream.
+// Imports: internal/metrics, media, rtc, stream.
 package webrtc
 
 import (
@@ -11,7 +11,9 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"sluice/internal/metrics"
 	"sluice/media"
 	"sluice/rtc"
 	"sluice/stream"
@@ -29,12 +31,14 @@ type Config struct {
 	RTC        *rtc.Endpoint
 	MaxViewers int          // on this node; 0: no limit
 	Adaptive   bool         // streams may get renditions after their first viewers have come
+	Metrics    *metrics.Set // nil: none
 	Log        *slog.Logger // default slog.Default()
 }
 
 // Egress gives streams to viewers.
 type Egress struct {
 	cfg     Config
+	meters  meters
 	viewers atomic.Int64
 
 	mu   sync.Mutex
@@ -44,7 +48,9 @@ type Egress struct {
 // New returns an Egress; it has no goroutines of its own.
 func New(cfg Config) *Egress {
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
-	return &Egress{cfg: cfg, fans: map[media.Key]*fan{}}
+	e := &Egress{cfg: cfg, fans: map[media.Key]*fan{}}
+	e.meters = newMeters(cfg.Metrics, e)
+	return e
 }
 
 // Viewers is the number of sessions.
@@ -68,6 +74,7 @@ type Session struct {
 	id      string
 	log     *slog.Logger
 	request Request
+	began   time.Time
 	ended   sync.Once
 	ready   chan struct{}              // closed when the session is described, or has failed
 	sender  atomic.Pointer[rtc.Sender] // nil until the session is described
@@ -94,12 +101,13 @@ func (e *Egress) Offer(ctx context.Context, r Request) (*Session, string, error)
 	return e.open(ctx, r, (*rtc.Group).Offer)
 }
 
-func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, rtc.SenderOptions) (*rtc.Sender, string, error)) (*Session, string, error) {
+func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, rtc.SenderOptions) (*rtc.Sender, string, error)) (_ *Session, _ string, err error) {
+	defer func() { e.meters.opened(err) }()
 	if n := e.viewers.Add(1); e.cfg.MaxViewers > 0 && n > int64(e.cfg.MaxViewers) {
 		e.viewers.Add(-1)
 		return nil, "", ErrFull
 	}
-	s := &Session{egress: e, id: rand.Text(), request: r, ready: make(chan struct{})}
+	s := &Session{egress: e, id: rand.Text(), request: r, began: time.Now(), ready: make(chan struct{})}
 	s.going.Store(-1)
 	s.told.Store(-1)
 	defer close(s.ready)
@@ -108,7 +116,6 @@ func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, 
 		s.close(err, false)
 		return nil, "", err
 	}
-	var err error
 	if s.sub, err = e.cfg.Hub.Subscribe(ctx, r.Key, stream.SubscribeOptions{Subscriber: s}); err != nil {
 		return fail(err)
 	}
@@ -126,6 +133,7 @@ func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, 
 		},
 		OnKeyFrameRequest: s.sub.RequestKeyFrame,
 		OnPath:            s.look,
+		OnFirst:           s.first,
 	})
 	if err != nil {
 		return fail(err)
@@ -168,6 +176,9 @@ func (s *Session) close(reason error, tell bool) {
 			s.fan.leave(s)
 		}
 		s.egress.viewers.Add(-1)
+		if s.sender.Load() != nil {
+			s.egress.meters.ended.Add(label(reason, ends, "other"))
+		}
 		if f := s.request.OnEnded; tell && f != nil {
 			f(reason)
 		}
@@ -175,6 +186,7 @@ func (s *Session) close(reason error, tell bool) {
 }
 
 func (s *Session) connected() {
+	s.egress.meters.join.Observe(time.Since(s.began).Seconds())
 	s.log.Debug("viewer connected")
 	v := s.sender.Load()
 	s.showing.Lock()

@@ -168,6 +168,11 @@ func (s *Session) adapt(f *fan) {
 		return
 	}
 	s.going.Store(int32(m.take))
+	if m.down {
+		s.egress.meters.changes.Add("down")
+	} else {
+		s.egress.meters.changes.Add("up")
+	}
 	s.log.Debug("viewer goes to another rendition", "track", m.take, "estimate", m.estimate, "down", m.down, "full", m.full)
 	info, _ := f.egress.cfg.Hub.Info(f.key)
 	if m.take >= len(info.Tracks) {

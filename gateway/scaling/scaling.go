@@ -27,11 +27,12 @@ const lookEvery = time.Second
 
 // Config of a Watch.
 type Config struct {
-	Rules  cluster.ScaleConfig
-	Listen string // host:port of plain HTTP for operators; "": none
-	Azure  Azure
-	View   func() cluster.View
-	Log    *slog.Logger // default slog.Default()
+	Rules   cluster.ScaleConfig
+	Listen  string // host:port of plain HTTP for operators; "": none
+	Azure   Azure
+	View    func() cluster.View
+	Metrics *metrics.Set // shown to operators; nil: the signals alone
+	Log     *slog.Logger // default slog.Default()
 }
 
 // Watch looks at a cluster and says what it should become. It changes nothing.
@@ -49,13 +50,20 @@ type Watch struct {
 func New(cfg Config) (*Watch, error) {
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	w := &Watch{cfg: cfg}
+	if cfg.Metrics == nil {
+		cfg.Metrics = metrics.New()
+	}
+	cfg.Metrics.Register(w.measure)
 	var err error
 	if w.azure, err = newAzure(cfg.Azure); err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /scaling", w.show)
-	mux.Handle("GET /metrics", metrics.Handler(w.gauges))
+	mux.Handle("GET /metrics", cfg.Metrics.Handler())
+	mux.Handle(metrics.Profiles, metrics.ProfilesHandler(metrics.Local, func(out http.ResponseWriter, _ *http.Request) {
+		problem.New(problem.Forbidden, "profiles are for people on this machine, who ask 127.0.0.1 itself").Write(out)
+	}))
 	w.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
 	return w, nil
 }
@@ -197,22 +205,20 @@ func matches(q url.Values, name, value string) bool {
 	return !q.Has(name) || q.Get(name) == value
 }
 
-// gauges are the signals for Prometheus.
-func (w *Watch) gauges() (list []metrics.Gauge) {
+// measure shows the signals to Prometheus.
+func (w *Watch) measure(to *metrics.Sample) {
 	for _, s := range w.Signals() {
-		labels := [][2]string{{"role", string(s.Role)}, {"region", s.Region}}
 		add := func(name, help string, value float64) {
-			list = append(list, metrics.Gauge{Name: "sluice_group_" + name, Help: help, Value: value, Labels: labels})
+			to.Gauge("sluice_group_"+name, help, value, "role", string(s.Role), "region", s.Region)
 		}
 		add("nodes", "Nodes of the group that are ready.", float64(s.Nodes))
 		add("desired_nodes", "Nodes that the group should have.", float64(s.Desired))
 		add("draining_nodes", "Nodes of the group that take nobody new and leave when they are empty.", float64(s.Draining))
 		add("full_nodes", "Ready nodes that take nobody new because they are at a limit.", float64(s.Full))
-		add("cpu", "Mean share of the processors in use, 0 to 1.", s.CPU)
-		add("load", "Load for each ready node: the largest share in use of processors, egress and viewers, 0 to 1.", s.Load)
-		add("load_mean", "Mean of the load over the window, 0 to 1.", s.Mean)
+		add("cpu_ratio", "Mean share of the processors in use, 0 to 1.", s.CPU)
+		add("load_ratio", "Load for each ready node: the largest share in use of processors, egress and viewers, 0 to 1.", s.Load)
+		add("load_mean_ratio", "Mean of the load over the window, 0 to 1; at gateway.scale.cpu the group grows.", s.Mean)
 		add("viewers", "Viewers on the group.", float64(s.Viewers))
 		add("viewers_predicted", "Viewers by the time that a node which is started now is ready.", float64(s.Predicted))
 	}
-	return list
 }

@@ -83,11 +83,14 @@ func (s *session) ask(ctx context.Context, at Source, hops int, avoid []string) 
 	if err != nil {
 		return nil, err
 	}
+	begin := time.Now()
 	up, err := p.subscribe(ctx, s, at, wire.Subscribe{Key: s.key, Region: s.relay.cfg.Region, Addr: s.relay.cfg.Addr(), Hops: uint64(hops), Avoid: avoid})
 	if err != nil {
+		s.relay.meters.subscribe.Observe(time.Since(begin).Seconds(), "no")
 		p.release()
 		return nil, err
 	}
+	s.relay.meters.subscribe.Observe(time.Since(begin).Seconds(), "ok")
 	return up, nil
 }
 

@@ -4,7 +4,7 @@
 // Locks: upstream.turn before lane.feed before the hub's stream lock before upstream.mu before lane.mu; Relay.mu
 // and peer.mu nest with none.
 //
-// Imports: media, relay, stream.
+// Imports: internal/metrics, media, relay, stream.
 package relay
 
 import (
@@ -19,6 +19,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"sluice/internal/metrics"
 	"sluice/media"
 	wire "sluice/relay"
 	"sluice/stream"
@@ -57,7 +58,8 @@ type Config struct {
 
 	Grace time.Duration // a stream that was lost is looked for so long; default 10 s
 
-	Log *slog.Logger // default slog.Default()
+	Metrics *metrics.Set // nil: none
+	Log     *slog.Logger // default slog.Default()
 }
 
 const (
@@ -73,7 +75,8 @@ var ErrUnreachable = errors.New("the stream's origin can't be reached; try again
 
 // Relay is the way in from other nodes.
 type Relay struct {
-	cfg Config
+	cfg    Config
+	meters meters
 
 	ctx    context.Context // of everything that goes on; ends with Run
 	cancel context.CancelFunc
@@ -109,6 +112,7 @@ func New(cfg Config) *Relay {
 		cfg.Rerouted = func(media.Key) {}
 	}
 	r := &Relay{cfg: cfg, peers: map[peerID]*peer{}, sessions: map[media.Key]*session{}}
+	r.meters = newMeters(cfg.Metrics, r)
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
@@ -154,7 +158,8 @@ func (r *Relay) start(f func()) bool {
 
 // Pull finds a stream, publishes it to the hub and keeps it there for as long as it is watched. It returns once the
 // stream's tracks are known. It is what stream.Config.Pull wants.
-func (r *Relay) Pull(ctx context.Context, key media.Key) error {
+func (r *Relay) Pull(ctx context.Context, key media.Key) (err error) {
+	defer func() { r.meters.pulls.Add(resultOf(err)) }()
 	ctx, cancel := context.WithTimeout(ctx, pullWithin)
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)()
@@ -162,7 +167,7 @@ func (r *Relay) Pull(ctx context.Context, key media.Key) error {
 	if err := r.enter(ctx, s); err != nil {
 		return fmt.Errorf("pull %s: %w", key, r.failed(s, err))
 	}
-	err := s.attach(ctx)
+	err = s.attach(ctx)
 	for range pullRetries {
 		// The registry knows of a publisher before its node does, and after; and the tree may have had no room at that moment.
 		if !s.found || !errors.Is(err, stream.ErrOffline) && !errors.Is(err, errFull) {

@@ -130,6 +130,7 @@ func (s *session) run() {
 		}
 		s.relay.cfg.Log.Log(s.ctx, level, "upstream lost, looking for the stream", "stream", s.key, "reason", reason)
 		s.relay.cfg.Suspect(s.key)
+		s.relay.meters.changes.Add(lostParent)
 		if !s.find(&search) {
 			return
 		}
@@ -267,6 +268,7 @@ func (s *session) swap(why error) error {
 		up.close(err)
 		return fmt.Errorf("%w: %w", errUnwanted, err)
 	}
+	s.relay.meters.changes.Add(sparedParent)
 	s.relay.cfg.Log.Info("stream comes from another node now", "stream", s.key, "was", was, "reason", why)
 	s.use(up)
 	if old != nil {
@@ -284,6 +286,7 @@ func (s *session) toFeed(over error) error {
 	if err := s.feed.publish(s.ctx); err != nil {
 		return fmt.Errorf("%w: %w", errUnwanted, err)
 	}
+	s.relay.meters.changes.Add(tookBackup)
 	s.relay.cfg.Log.Warn("the backup publisher takes over", "stream", s.key, "was", up.src.Node, "reason", cmpErr(over, errSilent))
 	s.up, s.moving, s.nudged = nil, false, false
 	s.reroute(nil)

@@ -1,6 +1,6 @@
 // Package webrtc is the way in for browsers and WHIP encoders: a WebRTC session becomes a publisher on the hub.
 //
-// Imports: media, rtc, stream.
+// Imports: internal/metrics, media, rtc, stream.
 package webrtc
 
 import (
@@ -10,7 +10,9 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"time"
 
+	"sluice/internal/metrics"
 	"sluice/media"
 	"sluice/rtc"
 	"sluice/stream"
@@ -18,19 +20,23 @@ import (
 
 // Config of an Ingest.
 type Config struct {
-	Hub    *stream.Hub
-	RTC    *rtc.Endpoint
-	Codecs []string     // order in which a publisher's codecs are chosen; default rtc.DefaultCodecs
-	Log    *slog.Logger // default slog.Default()
+	Hub     *stream.Hub
+	RTC     *rtc.Endpoint
+	Codecs  []string     // order in which a publisher's codecs are chosen; default rtc.DefaultCodecs
+	Metrics *metrics.Set // nil: none
+	Log     *slog.Logger // default slog.Default()
 }
 
 // Ingest turns sessions into publishers.
-type Ingest struct{ cfg Config }
+type Ingest struct {
+	cfg    Config
+	meters meters
+}
 
 // New returns an Ingest; it has no goroutines of its own.
 func New(cfg Config) *Ingest {
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
-	return &Ingest{cfg: cfg}
+	return &Ingest{cfg: cfg, meters: newMeters(cfg.Metrics)}
 }
 
 // Request says what to publish. The callbacks may be nil; they come from the session's goroutines.
@@ -45,6 +51,8 @@ type Request struct {
 
 // Session is one publisher's session.
 type Session struct {
+	meters   *meters
+	began    time.Time
 	id       string
 	log      *slog.Logger
 	receiver *rtc.Receiver
@@ -58,8 +66,9 @@ type Session struct {
 }
 
 // Publish answers a publisher's offer. Its errors wrap those of rtc and of stream.
-func (in *Ingest) Publish(ctx context.Context, r Request, offer string) (*Session, string, error) {
-	s := &Session{id: rand.Text(), request: r}
+func (in *Ingest) Publish(ctx context.Context, r Request, offer string) (_ *Session, _ string, err error) {
+	defer func() { in.meters.asked.Add(resultOf(err)) }()
+	s := &Session{meters: &in.meters, began: time.Now(), id: rand.Text(), request: r}
 	s.log = in.cfg.Log.With("stream", r.Key, "peer", r.Remote, "session", s.id[:6])
 	receiver, answer, err := in.cfg.RTC.AnswerReceiver(offer, rtc.ReceiverOptions{
 		Codecs:  in.cfg.Codecs,
@@ -144,6 +153,7 @@ func (s *Session) dataUp() {
 
 func (s *Session) start() {
 	s.started.Do(func() {
+		s.meters.join.Observe(time.Since(s.began).Seconds())
 		if f := s.request.OnStarted; f != nil {
 			f()
 		}

@@ -55,6 +55,12 @@ func (r *Resolver) Of(req *http.Request) netip.Addr {
 	return addr
 }
 
+// Trusted says whether the peer of a request is a listed proxy.
+func (r *Resolver) Trusted(req *http.Request) bool {
+	addr, _ := ParseAddr(req.RemoteAddr)
+	return r.trusts(addr)
+}
+
 // Forward writes X-Forwarded-For, -Proto and -Host of in to out, for the next hop. A
 // trusted peer's headers are continued, anybody else's are replaced. Forwarded is
 // dropped: its hops go on in X-Forwarded-For, so that there is one truth.

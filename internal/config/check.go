@@ -55,14 +55,15 @@ var checks = map[string]func(string) error{
 		_, _, err := ParseRule(s)
 		return err
 	},
-	"prefix":   checkPrefix,
-	"origin":   checkOrigin,
-	"host":     checkHost,
-	"ice":      checkICE,
-	"store":    checkStore,
-	"id":       checkID,
-	"name":     checkName,
-	"fraction": func(s string) error { return within(s, 0.01, 1) },
+	"prefix":    checkPrefix,
+	"collector": checkCollector,
+	"origin":    checkOrigin,
+	"host":      checkHost,
+	"ice":       checkICE,
+	"store":     checkStore,
+	"id":        checkID,
+	"name":      checkName,
+	"fraction":  func(s string) error { return within(s, 0.01, 1) },
 	"range": func(s string) error {
 		_, _, err := Range(s, 1)
 		return err
@@ -111,6 +112,14 @@ func checkOrigin(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.Scheme+"://"+u.Host != s {
 		return fmt.Errorf("%q is not an origin such as https://live.example.org:5443, or a port such as :5443", s)
+	}
+	return nil
+}
+
+func checkCollector(s string) error {
+	u, err := url.Parse(s)
+	if s != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		return fmt.Errorf("%q is not the URL of a collector, such as http://127.0.0.1:4318", s)
 	}
 	return nil
 }

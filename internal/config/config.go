@@ -13,6 +13,7 @@ type Config struct {
 	Shared
 
 	Log     Log     `yaml:"log"`
+	Trace   Trace   `yaml:"trace"`
 	Node    Node    `yaml:"node"`
 	Gateway Gateway `yaml:"gateway"`
 	Up      Up      `yaml:"up"`
@@ -27,6 +28,12 @@ type Shared struct {
 type Log struct {
 	Level  string `yaml:"level" default:"info" enum:"debug,info,warn,error" help:"The least that is written: debug, info, warn or error."`
 	Format string `yaml:"format" default:"text" enum:"text,json" help:"Form of a line: text or json."`
+}
+
+// Trace is where spans of requests go.
+type Trace struct {
+	Endpoint string  `yaml:"endpoint" default:"" check:"collector" help:"Collector of OpenTelemetry traces, OTLP over HTTP, such as http://127.0.0.1:4318; empty: none."`
+	Ratio    float64 `yaml:"ratio" default:"0.1" check:"fraction" help:"Share of the requests that are traced, 0 to 1."`
 }
 
 // Node is one process that takes or serves streams.

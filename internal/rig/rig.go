@@ -1,7 +1,7 @@
 // Package rig runs a cluster inside a test: origins, edges and a gateway with real sockets and a registry in
 // memory or on a server, publishers and viewers that come in by the gateway, and verbs for what can go wrong.
 //
-// Imports: cluster, cluster/memory, cluster/mongo, cluster/mongo/mongotest, gateway, internal/config, internal/impair, internal/lifecycle, load, media, node.
+// Imports: cluster, cluster/memory, cluster/mongo, cluster/mongo/mongotest, gateway, gateway/scaling, internal/config, internal/impair, internal/lifecycle, internal/metrics, internal/trace, load, media, node.
 package rig
 
 import (
@@ -25,8 +25,11 @@ import (
 
 	"sluice/cluster"
 	"sluice/gateway"
+	"sluice/gateway/scaling"
 	"sluice/internal/config"
 	"sluice/internal/lifecycle"
+	"sluice/internal/metrics"
+	"sluice/internal/trace"
 	"sluice/media"
 	"sluice/node"
 )
@@ -34,17 +37,19 @@ import (
 // Options of a cluster. Zero means one origin and two edges.
 type Options struct {
 	Origins, Edges int
-	Configure      func(*config.Node) // changes every node's configuration
-	Log            *slog.Logger       // nil: silence
-	Store          Store              // of the registry; nil: Memory
+	Configure      func(*config.Node)                 // changes every node's configuration
+	Log            *slog.Logger                       // nil: silence
+	Store          Store                              // of the registry; nil: Memory
+	Tracer         func(process string) *trace.Tracer // makes the tracer of a node, or of "gateway"; it lives longer than the cluster. nil: none
 }
 
 // Cluster is what runs.
 type Cluster struct {
-	t       testing.TB
-	options Options
-	gateway *gateway.Gateway
-	stop    []func()
+	t         testing.TB
+	options   Options
+	gateway   *gateway.Gateway
+	operators *scaling.Watch // the gateway's port for operators
+	stop      []func()
 
 	mu    sync.Mutex
 	nodes map[string]*member
@@ -70,6 +75,9 @@ func Start(t testing.TB, o Options) *Cluster {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Tracer == nil {
+		o.Tracer = func(string) *trace.Tracer { return nil }
 	}
 	if o.Store == nil {
 		o.Store = Memory()
@@ -100,7 +108,7 @@ func (c *Cluster) Run(role cluster.Role, id string) *node.Node {
 	}
 	m := &member{registry: c.options.Store.Open(c.t), done: make(chan error, 1)}
 	var err error
-	if m.node, err = node.New(cfg, node.Deps{Registry: m.registry, Version: "rig", Log: c.options.Log}); err != nil {
+	if m.node, err = node.New(cfg, node.Deps{Registry: m.registry, Tracer: c.options.Tracer(id), Version: "rig", Log: c.options.Log}); err != nil {
 		c.t.Fatal(err)
 	}
 	if err := m.node.Listen(c.t.Context()); err != nil {
@@ -119,17 +127,29 @@ func (c *Cluster) openGateway() {
 	c.t.Helper()
 	cert := certificate(c.t)
 	registry := c.options.Store.Open(c.t)
-	directory := cluster.NewDirectory(registry, "", c.options.Log)
+	figures, tracer := metrics.New(), c.options.Tracer("gateway")
+	directory := cluster.NewDirectory(cluster.Timed(registry, figures.Registry()), "", c.options.Log)
+	gateway.Measure(figures, directory, tracer, "rig")
 	c.gateway = gateway.New(gateway.Config{
 		PublishListen: "127.0.0.1:0", PlayListen: "127.0.0.1:0", StopTimeout: 500 * time.Millisecond,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil },
-	}, gateway.Deps{Directory: directory, Log: c.options.Log})
-	if err := c.gateway.Listen(c.t.Context()); err != nil {
+	}, gateway.Deps{Directory: directory, Metrics: figures, Tracer: tracer, Log: c.options.Log})
+	var err error
+	if c.operators, err = scaling.New(scaling.Config{Listen: "127.0.0.1:0", View: directory.View, Metrics: figures, Log: c.options.Log}); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := errors.Join(c.gateway.Listen(c.t.Context()), c.operators.Listen(c.t.Context())); err != nil {
 		c.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = directory.Run(ctx) })
+	watch := c.operators
+	running.Go(func() {
+		if err := watch.Run(ctx); err != nil {
+			c.t.Errorf("scaling: %v", err)
+		}
+	})
 	running.Go(func() {
 		if err := c.gateway.Run(ctx); err != nil {
 			c.t.Errorf("gateway: %v", err)
@@ -318,6 +338,9 @@ func (c *Cluster) PublishURL(key media.Key) string {
 func (c *Cluster) PlayURL(key media.Key) string {
 	return fmt.Sprintf("https://%s/%s/whep/%s", c.gateway.PlayAddr(), key.App, key.ID)
 }
+
+// OperatorsURL is the gateway's address for operators.
+func (c *Cluster) OperatorsURL() string { return "http://" + c.operators.Addr().String() }
 
 // certificate makes one for 127.0.0.1 that lives as long as the test.
 func certificate(t testing.TB) tls.Certificate {
