@@ -61,6 +61,12 @@ func (r *Resolver) Trusted(req *http.Request) bool {
 	return r.trusts(addr)
 }
 
+// Secure reports that the client's own connection has TLS, as far as trusted proxies say.
+func (r *Resolver) Secure(req *http.Request) bool {
+	peer, _ := ParseAddr(req.RemoteAddr)
+	return req.TLS != nil || r.trusts(peer) && req.Header.Get("X-Forwarded-Proto") == "https"
+}
+
 // Forward writes X-Forwarded-For, -Proto and -Host of in to out, for the next hop. A
 // trusted peer's headers are continued, anybody else's are replaced. Forwarded is
 // dropped: its hops go on in X-Forwarded-For, so that there is one truth.
