@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"sluice/api"
 	inrtc "sluice/ingest/webrtc"
 	"sluice/internal/clientip"
 	"sluice/internal/metrics"
@@ -55,6 +56,11 @@ func (n *Node) server(clients *clientip.Resolver) *http.Server {
 	mux.Handle(metrics.Profiles, n.profiles())
 	mux.Handle("GET /load", private(clients, http.HandlerFunc(n.showLoad)))
 	mux.Handle("GET /ladder", private(clients, http.HandlerFunc(n.showLadder)))
+	if n.api != nil {
+		for _, pattern := range api.Patterns() {
+			mux.Handle(pattern, n.api)
+		}
+	}
 	mux.Handle("/", web.Handler(web.Config{Apps: n.cfg.Apps, PlayURL: n.cfg.PlayURL, PublishURL: n.cfg.PublishURL}))
 	return &http.Server{
 		Handler:           n.door(clients, mux),

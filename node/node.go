@@ -1,7 +1,7 @@
 // Package node is one process of the cluster that carries media: it puts the ways in, the hub and the ways out
 // together as its role says, tells the registry about itself, and answers HTTP.
 //
-// Imports: cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/auth, internal/clientip, internal/cloudnotice,
+// Imports: api, cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/auth, internal/clientip, internal/cloudnotice,
 // internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/trace, internal/turn, internal/usage, ladder, media, relay, rtc, signal, signal/antmedia,
 // signal/whep, signal/whip, stream, web.
 package node
@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/api"
 	"sluice/cluster"
 	outrelay "sluice/egress/relay"
 	outrtc "sluice/egress/webrtc"
@@ -59,9 +60,10 @@ func roles() map[cluster.Role]ways {
 // Deps are what a node does not make itself.
 type Deps struct {
 	Registry  cluster.Registry
-	Authorize auth.Hook     // nil: auth.AllowAll
-	Tracer    *trace.Tracer // nil: requests are not traced
-	Metadata  string        // where the cloud's service for its machines is; "": where Azure has it
+	Documents cluster.Documents // nil: the node has no accounts and no REST
+	Authorize auth.Hook         // nil: auth.AllowAll
+	Tracer    *trace.Tracer     // nil: requests are not traced
+	Metadata  string            // where the cloud's service for its machines is; "": where Azure has it
 	Version   string
 	Log       *slog.Logger // nil: slog.Default()
 }
@@ -84,6 +86,8 @@ type Node struct {
 	relayIn   *inrelay.Relay
 	directory *cluster.Directory
 	member    *cluster.Member
+	docs      *cluster.Watch       // nil: no documents
+	api       *api.API             // nil: none
 	notices   *cloudnotice.Watcher // nil: nobody announces anything
 	resources []*signal.Resource
 	sockets   *antmedia.Handler
@@ -149,7 +153,9 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	if cfg.CloudNotice == "azure" {
 		n.notices = cloudnotice.New(cloudnotice.Config{Service: deps.Metadata, Log: n.log})
 	}
-	n.http = n.server(clientip.New(trusted))
+	clients := clientip.New(trusted)
+	n.newAPI(clients)
+	n.http = n.server(clients)
 	for _, r := range n.resources {
 		n.http.RegisterOnShutdown(r.Hush)
 	}
@@ -263,6 +269,7 @@ func (n *Node) Run(ctx context.Context) error {
 		lifecycle.Part{Name: "directory", Run: n.directory.Run},
 		lifecycle.Part{Name: "load", Run: n.load.run},
 		lifecycle.Part{Name: "member", Run: n.member.Run},
+		lifecycle.Part{Name: "documents", Run: n.runDocs},
 		lifecycle.Part{Name: "media", Run: n.rtc.Run},
 		lifecycle.Part{Name: "turn", Run: n.runTURN},
 		lifecycle.Part{Name: "hub", Run: n.hub.Run},

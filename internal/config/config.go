@@ -65,9 +65,19 @@ type Node struct {
 	KeyFrameInterval time.Duration `yaml:"key-frame-interval" default:"4s" check:"positive" help:"A publisher is asked for a key frame when none came for so long."`
 	EdgeIdle         time.Duration `yaml:"edge-idle" default:"5s" check:"positive" help:"An edge keeps a stream for so long after its last viewer."`
 
+	Accounts Accounts `yaml:"accounts" embed:"" prefix:"accounts-"`
+
 	Limits        Limits        `yaml:"limits" embed:"" prefix:"limits-"`
 	DrainDeadline time.Duration `yaml:"drain-deadline" default:"30s" check:"positive" help:"A node that stops gives its clients so long to move."`
 	CloudNotice   string        `yaml:"cloud-notice" default:"off" enum:"off,azure" help:"Whose warnings of a machine's end begin a drain: azure (Scheduled Events) or off."`
+}
+
+// Accounts is about people who log in.
+type Accounts struct {
+	SessionIdle time.Duration `yaml:"session-idle" default:"12h" check:"positive" help:"A session that nobody uses for so long ends."`
+	SessionLife time.Duration `yaml:"session-life" default:"168h" check:"positive" help:"Every session ends then."`
+	AuditKeep   time.Duration `yaml:"audit-keep" default:"2160h" check:"positive" help:"How long the audit log keeps an entry."`
+	FirstLink   bool          `yaml:"first-link" default:"true" negatable:"" help:"Print a link for the first administrator while there is no account."`
 }
 
 // ICE is what clients are told about finding a way to the node.

@@ -108,7 +108,7 @@ func (c *Cluster) Run(role cluster.Role, id string) *node.Node {
 	}
 	m := &member{registry: c.options.Store.Open(c.t), done: make(chan error, 1)}
 	var err error
-	if m.node, err = node.New(cfg, node.Deps{Registry: m.registry, Tracer: c.options.Tracer(id), Version: "rig", Log: c.options.Log}); err != nil {
+	if m.node, err = node.New(cfg, node.Deps{Registry: m.registry, Documents: m.registry, Tracer: c.options.Tracer(id), Version: "rig", Log: c.options.Log}); err != nil {
 		c.t.Fatal(err)
 	}
 	if err := m.node.Listen(c.t.Context()); err != nil {

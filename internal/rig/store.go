@@ -19,7 +19,7 @@ type Store interface {
 
 // Line is one process's way to the registry.
 type Line interface {
-	cluster.Registry
+	cluster.Store
 	Cut(off bool) // nothing gets through while it is off
 }
 
