@@ -80,7 +80,9 @@ func TestMatrix(t *testing.T) {
 					register(s.API, operation{method: http.MethodGet, path: path + strings.ReplaceAll(string(action), ":", "-"), id: "test" + path + string(action), needs: action},
 						func(context.Context, *struct {
 							App string `path:"app"`
-						}) (*answer, error) { return done(""), nil })
+						}) (*answer, error) {
+							return done(""), nil
+						})
 				}
 			}
 			cards := visitors(t, s)

@@ -33,7 +33,7 @@ type storeFlags struct {
 
 // open opens the registry that is meant. A store that the file or the environment names counts as
 // meant unless it is the default, which the shipped sluice.yaml spells out.
-func (f storeFlags) open(p *process, top *cli) (cluster.Registry, error) {
+func (f storeFlags) open(p *process, top *cli) (cluster.Store, error) {
 	cfg, err := config.Load(config.File(top.Config, p.env), p.env)
 	if err != nil {
 		return nil, usageError{err}
@@ -58,7 +58,7 @@ func (f storeFlags) open(p *process, top *cli) (cluster.Registry, error) {
 }
 
 // openStore opens a registry of any kind.
-func openStore(ctx context.Context, store string, log *slog.Logger) (cluster.Registry, error) {
+func openStore(ctx context.Context, store string, log *slog.Logger) (cluster.Store, error) {
 	kind, rest, err := cluster.ParseStore(store)
 	if err != nil {
 		return nil, usageError{err}

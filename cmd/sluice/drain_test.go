@@ -91,7 +91,7 @@ func TestDrainCommand(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out, errs output
-			code := run(t.Context(), append([]string{"drain", "--store=sqlite:" + path}, strings.Fields(tc.args)...), nil, &out, &errs)
+			code := run(t.Context(), append([]string{"drain", "--store=sqlite:" + path}, strings.Fields(tc.args)...), nil, nil, &out, &errs)
 			if code != tc.code || !strings.Contains(out.String()+errs.String(), tc.says) {
 				t.Errorf("%d: %s%s", code, out.String(), errs.String())
 			}
@@ -163,7 +163,7 @@ func TestDrainWatch(t *testing.T) {
 			var out, errs output
 			done := make(chan int, 1)
 			go func() {
-				done <- run(t.Context(), []string{"drain", "edge-1", "--store=sqlite:" + path, "--deadline=" + tc.deadline}, nil, &out, &errs)
+				done <- run(t.Context(), []string{"drain", "edge-1", "--store=sqlite:" + path, "--deadline=" + tc.deadline}, nil, nil, &out, &errs)
 			}()
 			eventually(t, func() string {
 				nodes, err := reg.Nodes(t.Context())

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	case "fake gateway":
 		err = fakeGateway(stop, flags)
 	default:
-		os.Exit(run(stop, os.Args[1:], config.Environ(), os.Stdout, os.Stderr))
+		os.Exit(run(stop, os.Args[1:], config.Environ(), os.Stdin, os.Stdout, os.Stderr))
 	}
 	if err != nil {
 		log.Fatal(err)

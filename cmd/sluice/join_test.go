@@ -70,7 +70,7 @@ func TestJoin(t *testing.T) {
 				}
 			}
 			var out, errs output
-			code := run(t.Context(), append([]string{"join", "--config", file}, strings.Fields(tc.args)...), tc.env, &out, &errs)
+			code := run(t.Context(), append([]string{"join", "--config", file}, strings.Fields(tc.args)...), tc.env, nil, &out, &errs)
 			want := strings.ReplaceAll(tc.out, "FILE", file)
 			if code != tc.code || !strings.Contains(out.String()+errs.String(), want) {
 				t.Errorf("exit code %d, want %d with %q\n%s%s", code, tc.code, want, out.String(), errs.String())
@@ -183,7 +183,7 @@ func TestJoinWaits(t *testing.T) {
 	var out, errs output
 	joined := make(chan int, 1)
 	go func() {
-		joined <- run(t.Context(), []string{"join", "--config", file, "--wait", "60s", "--role", "edge"}, map[string]string{"SLUICE_STORE": store}, &out, &errs)
+		joined <- run(t.Context(), []string{"join", "--config", file, "--wait", "60s", "--role", "edge"}, map[string]string{"SLUICE_STORE": store}, nil, &out, &errs)
 	}()
 	for !strings.Contains(errs.String(), "trying again for 1m0s") {
 		select {
@@ -202,7 +202,7 @@ func TestJoinWaits(t *testing.T) {
 	}
 	var refused output
 	wrong := strings.Replace(store, "p%40ss", "wrong", 1)
-	if code := run(t.Context(), []string{"join", wrong, "--config", file + "2"}, nil, &out, &refused); code != exitFailed || strings.Contains(refused.String(), "wrong@") {
+	if code := run(t.Context(), []string{"join", wrong, "--config", file + "2"}, nil, nil, &out, &refused); code != exitFailed || strings.Contains(refused.String(), "wrong@") {
 		t.Errorf("a wrong password: %d, %s", code, refused.String())
 	}
 }

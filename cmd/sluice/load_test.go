@@ -42,7 +42,7 @@ func TestLoadRefuses(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out, errs output
-			code := run(t.Context(), append([]string{"load"}, strings.Fields(tc.args)...), nil, &out, &errs)
+			code := run(t.Context(), append([]string{"load"}, strings.Fields(tc.args)...), nil, nil, &out, &errs)
 			if code != exitUsage || !strings.Contains(errs.String(), tc.want) || strings.Count(errs.String(), "\n") != 1 {
 				t.Errorf("exit code %d, %q; want one line with %q", code, errs.String(), tc.want)
 			}
@@ -90,7 +90,7 @@ func TestLoad(t *testing.T) {
 			"--bitrate=300k", "--warm=0s", "--for=1s", fmt.Sprintf("--pid=%d", os.Getpid())}, more...)
 	}
 	var out, errs output
-	if code := run(t.Context(), args("--json=r.json", "--html=r.html", "--fail-over=up<100%,loss>1%"), nil, &out, &errs); code != 0 {
+	if code := run(t.Context(), args("--json=r.json", "--html=r.html", "--fail-over=up<100%,loss>1%"), nil, nil, &out, &errs); code != 0 {
 		t.Fatalf("exit code %d: %s", code, errs.String())
 	}
 	if !strings.Contains(out.String(), "2 streams of 300 kbit/s, 30 frames/s, with sound, 6 viewers") || !strings.Contains(out.String(), "cpu_per_packet") {
@@ -116,7 +116,7 @@ func TestLoad(t *testing.T) {
 	}
 
 	var last, told output
-	code := run(t.Context(), args("--json=-", "--fail-over", "ttff_p95>0.001ms", "--fail-over", "up<100%"), nil, &last, &told)
+	code := run(t.Context(), args("--json=-", "--fail-over", "ttff_p95>0.001ms", "--fail-over", "up<100%"), nil, nil, &last, &told)
 	if code != exitBroken || !strings.Contains(told.String(), "sluice: ttff_p95>0.001ms: it is ") {
 		t.Errorf("exit code %d, want %d: %s", code, exitBroken, told.String())
 	}
@@ -148,7 +148,7 @@ func TestLoadUnmeasured(t *testing.T) {
 			s := httptest.NewServer(http.HandlerFunc(tc.answer))
 			defer s.Close()
 			var out, errs output
-			code := run(t.Context(), []string{"load", "--play=" + s.URL + "/live/whep/a", "--viewers=2", "--warm=0s", "--for=50ms", "--fail-over=loss>0.5%"}, nil, &out, &errs)
+			code := run(t.Context(), []string{"load", "--play=" + s.URL + "/live/whep/a", "--viewers=2", "--warm=0s", "--for=50ms", "--fail-over=loss>0.5%"}, nil, nil, &out, &errs)
 			if code != exitFailed || !strings.Contains(errs.String(), "no viewer could join: ") || !strings.Contains(errs.String(), tc.want) {
 				t.Errorf("exit code %d, want 1 and %q: %s", code, tc.want, errs.String())
 			}
@@ -165,7 +165,7 @@ func TestLoadStops(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond) // in the middle of the measured time
 	defer cancel()
 	var out, errs output
-	code := run(ctx, []string{"load", "--publish=" + base + "/live/whip/a", "--play=" + base + "/live/whep/a", "--viewers=2", "--bitrate=300k", "--warm=0s", "--for=1h"}, nil, &out, &errs)
+	code := run(ctx, []string{"load", "--publish=" + base + "/live/whip/a", "--play=" + base + "/live/whep/a", "--viewers=2", "--bitrate=300k", "--warm=0s", "--for=1h"}, nil, nil, &out, &errs)
 	if code != 0 || !strings.Contains(out.String(), "of 1h0m0s of measuring") {
 		t.Errorf("exit code %d: %s%s", code, out.String(), errs.String())
 	}

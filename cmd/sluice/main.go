@@ -1,6 +1,6 @@
 // Command sluice is a real-time video cluster: every process of it, and the tools to run it.
 //
-// Imports: cluster, cluster/mongo, cluster/sqlite, gateway, gateway/scaling, internal/config, internal/lifecycle, internal/metrics, internal/publicip, internal/trace, internal/usage, load, load/crowd, media, node.
+// Imports: cluster, cluster/mongo, cluster/sqlite, gateway, gateway/scaling, internal/auth, internal/config, internal/lifecycle, internal/metrics, internal/publicip, internal/trace, internal/usage, load, load/crowd, media, node.
 package main
 
 import (
@@ -34,7 +34,7 @@ const (
 
 func main() {
 	ctx, release := lifecycle.Signals(context.Background(), func(os.Signal) { os.Exit(exitForced) })
-	code := run(ctx, os.Args[1:], config.Environ(), os.Stdout, os.Stderr)
+	code := run(ctx, os.Args[1:], config.Environ(), os.Stdin, os.Stdout, os.Stderr)
 	release()
 	os.Exit(code)
 }
@@ -53,6 +53,7 @@ type cli struct {
 	Streams streamsCmd `cmd:"" help:"List the streams of a cluster."`
 	Drain   drainCmd   `cmd:"" help:"Let a node go: its clients move to others, and it ends."`
 	Join    joinCmd    `cmd:"" help:"Make this machine a part of a cluster: test the registry, write the settings, start the service."`
+	Users   usersCmd   `cmd:"" help:"List, make, change and remove the accounts of a cluster."`
 	Check   checkCmd   `cmd:"" help:"Find every mistake in a configuration file and the environment."`
 	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
 }
@@ -80,6 +81,7 @@ func (c *cli) sections() []config.Setting {
 // process is what commands get: everything outside the command line that they may touch.
 type process struct {
 	ctx        context.Context // ends at the first signal
+	in         io.Reader
 	out        io.Writer
 	err        io.Writer
 	env        map[string]string
@@ -88,7 +90,7 @@ type process struct {
 }
 
 // run is main without the process around it; it returns the exit code.
-func run(ctx context.Context, args []string, env map[string]string, out, errs io.Writer) int {
+func run(ctx context.Context, args []string, env map[string]string, in io.Reader, out, errs io.Writer) int {
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
@@ -114,7 +116,7 @@ func run(ctx context.Context, args []string, env map[string]string, out, errs io
 		fmt.Fprintf(errs, "sluice: %s (see: sluice --help)\n", firstLine(err))
 		return exitUsage
 	}
-	p := &process{ctx: ctx, out: out, err: errs, env: env, config: r.config, configFile: r.file}
+	p := &process{ctx: ctx, in: in, out: out, err: errs, env: env, config: r.config, configFile: r.file}
 	if unknown := config.Unknown(env); len(unknown) > 0 && k.Selected().Name != "check" { // check has a line for each
 		fmt.Fprintf(errs, "sluice: warning: %s\n", strings.Join(unknown, "; "))
 	}

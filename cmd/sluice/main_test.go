@@ -66,7 +66,7 @@ func TestRun(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out, errs output
-			code := run(t.Context(), strings.Fields(tc.args), tc.env, &out, &errs)
+			code := run(t.Context(), strings.Fields(tc.args), tc.env, nil, &out, &errs)
 			if code != tc.code {
 				t.Errorf("exit code %d, want %d", code, tc.code)
 			}
@@ -97,7 +97,7 @@ func TestPrecedence(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out, errs output
-			run(t.Context(), append([]string{"nodes", "--config=" + file}, tc.args...), tc.env, &out, &errs)
+			run(t.Context(), append([]string{"nodes", "--config=" + file}, tc.args...), tc.env, nil, &out, &errs)
 			if !strings.Contains(errs.String(), tc.want+": start one") {
 				t.Errorf("got %q, want it to look in %s", errs.String(), tc.want)
 			}
@@ -140,7 +140,7 @@ func store(t *testing.T) string {
 func ask(t *testing.T, args ...string) string {
 	t.Helper()
 	var out, errs output
-	if code := run(t.Context(), args, nil, &out, &errs); code != 0 {
+	if code := run(t.Context(), args, nil, nil, &out, &errs); code != 0 {
 		t.Fatalf("%v: %d, %s", args, code, errs.String())
 	}
 	return out.String()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,13 +67,20 @@ func (c *serveCmd) Run(p *process) (err error) {
 	if err != nil {
 		return err
 	}
-	n, err := node.New(c.Node, node.Deps{Registry: reg, Tracer: tracer, Version: version, Log: log})
+	n, err := node.New(c.Node, node.Deps{Registry: reg, Documents: reg, Tracer: tracer, Version: version, Log: log})
 	if err != nil {
 		return err
 	}
-	err = lifecycle.Run(p.ctx, log, c.DrainDeadline+stopSlack,
-		lifecycle.Part{Name: "traces", Run: tracer.Run}, // stops last
-		lifecycle.Part{Name: "node", Listen: n.Listen, Run: n.Run})
+	parts := []lifecycle.Part{
+		{Name: "traces", Run: tracer.Run}, // stops last
+		{Name: "node", Listen: n.Listen, Run: n.Run},
+	}
+	if c.Accounts.FirstLink {
+		parts = append(parts, lifecycle.Part{Name: "first link", Run: func(ctx context.Context) error {
+			return firstLink(ctx, p.out, reg, cmp.Or(originOf(c.PublishURL), "http://"+n.HTTPAddr()))
+		}})
+	}
+	err = lifecycle.Run(p.ctx, log, c.DrainDeadline+stopSlack, parts...)
 	if errors.Is(err, lifecycle.ErrDone) {
 		return nil // drained by order
 	}

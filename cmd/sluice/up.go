@@ -20,6 +20,7 @@ import (
 
 	"sluice/cluster"
 	"sluice/cluster/sqlite"
+	"sluice/internal/auth"
 	"sluice/internal/config"
 	"sluice/internal/lifecycle"
 )
@@ -166,7 +167,7 @@ func (u *up) parts() []lifecycle.Part {
 		return u.child(name, slices.Concat([]string{"serve", "--role=" + string(role), "--id=" + name,
 			"--http=127.0.0.1:0", "--media=:0", "--relay=127.0.0.1:0", "--trusted-proxies=127.0.0.0/8,::1/128",
 			fmt.Sprint("--publish-url=:", u.cmd.PublishPort), fmt.Sprint("--play-url=:", u.cmd.PlayPort), // They share the machine: each measures what it does itself, and none has room that another lacks.
-			fmt.Sprint("--limits-cores=", u.cores(role)), "--limits-cpu=1", "--limits-memory=1"},
+			fmt.Sprint("--limits-cores=", u.cores(role)), "--limits-cpu=1", "--limits-memory=1", "--no-accounts-first-link"},
 			more, common))
 	}
 	short := "--drain-deadline=" + drainIn.String()
@@ -231,6 +232,11 @@ func (u *up) picture(ctx context.Context) error {
 	u.say("  play     %s/%s/player.html", play, app)
 	if u.scales() {
 		u.say("  edges    %s, as the load is over %s; an edge counts %.3g processors as its own", u.cmd.Autoscale, u.cmd.Scale.Window, u.cores(cluster.Edge))
+	}
+	if token, err := auth.New(u.reg, auth.Config{}).FirstLink(ctx); err != nil {
+		u.say("  log in   no link for the first administrator could be made: %v; try: sluice users link", err)
+	} else if token != "" {
+		u.say("  log in   %s", linkOf(publish, token))
 	}
 	u.say("  stop     Ctrl-C")
 	u.isReady.Store(true)

@@ -69,7 +69,7 @@ func (c *cluster1) waitReady() {
 func (c *cluster1) nodes() []nodeRow {
 	c.t.Helper()
 	var out, errs output
-	if code := run(c.t.Context(), []string{"nodes", "--json", "--dir=" + c.dir}, nil, &out, &errs); code != 0 {
+	if code := run(c.t.Context(), []string{"nodes", "--json", "--dir=" + c.dir}, nil, nil, &out, &errs); code != 0 {
 		c.t.Fatalf("sluice nodes: %d, %s", code, errs.String())
 	}
 	var rows []nodeRow
@@ -257,7 +257,7 @@ func TestUpPortInUse(t *testing.T) {
 		t.Run(flag, func(t *testing.T) {
 			var out, errs output
 			args := []string{"up", "--dir=" + t.TempDir(), fmt.Sprint("--publish-port=", freePort(t)), fmt.Sprint("--play-port=", freePort(t)), fmt.Sprint(flag, "=", port)}
-			code := run(t.Context(), args, nil, &out, &errs)
+			code := run(t.Context(), args, nil, nil, &out, &errs)
 			want := fmt.Sprintf("sluice: port %d is in use by another program: stop it (ss -ltnp 'sport = :%d' names it), or choose another with %s\n", port, port, flag)
 			if code != exitFailed || errs.String() != want {
 				t.Errorf("got %d, %q\nwant %q", code, errs.String(), want)

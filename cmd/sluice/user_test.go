@@ -52,7 +52,7 @@ func TestPublishRefusesNumbers(t *testing.T) {
 	} {
 		t.Run(tc.flag, func(t *testing.T) {
 			var out, errs strings.Builder
-			code := run(t.Context(), []string{"publish", "test-pattern", "http://127.0.0.1:1/whip", tc.flag}, nil, &out, &errs)
+			code := run(t.Context(), []string{"publish", "test-pattern", "http://127.0.0.1:1/whip", tc.flag}, nil, nil, &out, &errs)
 			if code != exitUsage || !strings.Contains(errs.String(), tc.want) || strings.Count(errs.String(), "\n") != 1 {
 				t.Errorf("exit code %d, %q; want one line with %q", code, errs.String(), tc.want)
 			}
