@@ -179,7 +179,7 @@ func (j *job) offer() {
 		if broken || i < less {
 			rate = 0
 		}
-		j.pub.Offer(i, rate)
+		j.pub.Offer(i, rate, 0)
 	}
 }
 

@@ -143,6 +143,9 @@ func (r *Receiver) describeTrack(p printer, l line) {
 // Tracks are the tracks that were agreed on, video first.
 func (r *Receiver) Tracks() []media.Track { return r.tracks }
 
+// RIDs are the names that the peer has for the renditions of the picture, by track; none: it sends one.
+func (r *Receiver) RIDs() []string { return r.layers.rids }
+
 // RequestKeyFrame asks the peer for a key frame (RFC 4585 §6.3.1). It never blocks.
 func (r *Receiver) RequestKeyFrame(track int) {
 	if ssrc := r.ssrcs[track].Load(); ssrc != 0 {

@@ -24,6 +24,8 @@ const (
 	inactive    = "inactive" // it does not any more
 	layersEvent = "layers"
 	viewerCount = "viewercount"
+	// paused tells a publisher of several renditions which of them nobody takes: {"rids": ["f"]}. What is not in the list is wanted.
+	paused = "paused"
 
 	// eventsPing is how often an idle event stream says something: proxies cut off what is silent for a minute.
 	eventsPing = 15 * time.Second
@@ -35,9 +37,27 @@ const (
 	maxEvents  = 1 << 10 // bytes of the list of wanted events
 )
 
+// layered is a publisher's session that knows which renditions nobody takes; changed is closed when that changes. nil: there is one rendition only.
+type layered interface {
+	Paused() (rids []string, changed <-chan struct{})
+}
+
+// renditions are those of a session that publishes several.
+func renditions(s Session) (l layered, several bool) {
+	l, ok := s.(layered)
+	if !ok {
+		return nil, false
+	}
+	_, changed := l.Paused()
+	return l, changed != nil
+}
+
 // known are the events that a session has.
-func (r *Resource) known() []string {
+func (r *Resource) known(s Session) []string {
+	_, several := renditions(s)
 	switch {
+	case several:
+		return []string{paused, reconnect}
 	case r.cfg.Action == auth.Publish:
 		return []string{reconnect}
 	case r.cfg.Viewers == nil:
@@ -46,8 +66,8 @@ func (r *Resource) known() []string {
 	return []string{active, inactive, layersEvent, reconnect, viewerCount}
 }
 
-func (r *Resource) eventsLink(session string) string {
-	return fmt.Sprintf(`<%s/%s>; rel="urn:ietf:params:%s:ext:core:server-sent-events"; events=%q`, session, eventsPath, r.cfg.Protocol, strings.Join(r.known(), ","))
+func (r *Resource) eventsLink(session string, s Session) string {
+	return fmt.Sprintf(`<%s/%s>; rel="urn:ietf:params:%s:ext:core:server-sent-events"; events=%q`, session, eventsPath, r.cfg.Protocol, strings.Join(r.known(s), ","))
 }
 
 // events serves /{session}/events: POST says which events are wanted and gets the address of the stream, GET is the stream, of all
@@ -77,7 +97,7 @@ func (r *Resource) events(w http.ResponseWriter, req *http.Request) {
 			r.fail(w, req, err)
 			return
 		}
-		wanted = slices.DeleteFunc(wanted, func(name string) bool { return !slices.Contains(r.known(), name) })
+		wanted = slices.DeleteFunc(wanted, func(name string) bool { return !slices.Contains(r.known(e.session), name) })
 		w.Header().Set("Location", req.URL.EscapedPath()+"?only="+strings.Join(wanted, ","))
 		w.WriteHeader(http.StatusCreated)
 	case http.MethodGet:
@@ -90,7 +110,7 @@ func (r *Resource) events(w http.ResponseWriter, req *http.Request) {
 
 // stream sends events until the session ends or the client leaves.
 func (r *Resource) stream(w http.ResponseWriter, req *http.Request, e *entry) error {
-	wanted := r.known()
+	wanted := r.known(e.session)
 	if only := req.URL.Query(); only.Has("only") {
 		wanted = strings.Split(only.Get("only"), ",")
 	}
@@ -119,8 +139,21 @@ func (r *Resource) stream(w http.ResponseWriter, req *http.Request, e *entry) er
 		look = tick.C
 		ok = ok && send(news.look(time.Now()))
 	}
+	var changed <-chan struct{}
+	publisher, several := renditions(e.session)
+	tell := func() bool {
+		var rids []string
+		rids, changed = publisher.Paused()
+		text, err := json.Marshal(map[string][]string{"rids": rids})
+		return err == nil && send(event(paused, string(text)))
+	}
+	if several && slices.Contains(wanted, paused) {
+		ok = ok && tell()
+	}
 	for ok {
 		select {
+		case <-changed:
+			ok = tell()
 		case <-move:
 			ok = send(event(reconnect, "{}"))
 		case now := <-look:

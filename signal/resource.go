@@ -218,7 +218,7 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 	h.Set("ETag", `"`+e.etag+`"`)
 	h.Set("Accept-Patch", "application/trickle-ice-sdpfrag")
 	h.Set("Cache-Control", "no-store")
-	h.Add("Link", r.eventsLink(h.Get("Location")))
+	h.Add("Link", r.eventsLink(h.Get("Location"), session))
 	if e.viewer != nil {
 		h.Add("Link", fmt.Sprintf(`<%s/%s>; rel=%q`, h.Get("Location"), layerPath, layerURN))
 	}

@@ -27,9 +27,9 @@ func TestOffer(t *testing.T) {
 			}
 		}
 		told("published", 800)
-		q.Offer(0, 0)
+		q.Offer(0, 0, 0)
 		told("given up", 0)
-		q.Offer(0, 800)
+		q.Offer(0, 800, 0)
 		told("made again", 800)
 		before := k.tracks
 		q.Close(ErrStopped)
@@ -37,7 +37,7 @@ func TestOffer(t *testing.T) {
 		if before[len(before)-1].Bitrate != 800 {
 			t.Error("what subscribers were told before has changed")
 		}
-		q.Offer(0, 800)
+		q.Offer(0, 800, 0)
 		told("over for good", 0)
 		if q, err = h.Publish(t.Context(), key, beside); err != nil {
 			t.Fatal(err)

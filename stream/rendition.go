@@ -3,6 +3,7 @@ package stream
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"sluice/media"
 )
@@ -27,7 +28,7 @@ func (h *Hub) publishBeside(key media.Key, o PublishOptions) (*Publisher, error)
 	s.beside = append(s.beside, p)
 	for own, i := range p.lanes {
 		s.lanes[i].splice.restart(true)
-		s.offerLocked(i, o.Tracks[own].Bitrate)
+		s.offerLocked(i, o.Tracks[own].Bitrate, 0)
 	}
 	s.wantsLocked(p, false)
 	return p, nil
@@ -57,7 +58,7 @@ func (s *Stream) detachBesideLocked(p *Publisher, why error) {
 	for _, i := range p.lanes {
 		s.lanes[i].gop.reset()
 		s.lanes[i].wanted = false
-		s.offerLocked(i, 0)
+		s.offerLocked(i, 0, 0)
 	}
 	if f := p.options.OnEnd; f != nil && !p.closed {
 		go f(why)
@@ -127,6 +128,41 @@ func (p *Publisher) Add(tracks []media.Track) {
 	s.wantsLocked(nil, false)
 }
 
+// learnEvery is how often the figures of a rendition may change.
+const learnEvery = 5 * time.Second
+
+// learnLocked gives the renditions of a publisher that did not say how large they are what was measured, so that it is known where they are not taken.
+func (s *Stream) learnLocked(now time.Time) {
+	if s.pub == nil || s.pub.options.Relayed {
+		return
+	}
+	for _, i := range s.pub.lanes {
+		t, l := s.tracks[i], &s.lanes[i]
+		if t.Rendition == "" || l.rate == 0 || l.height == 0 || now.Sub(l.last) >= s.cfg.Silence || now.Sub(l.learned) < learnEvery {
+			continue
+		}
+		if d := l.rate - t.Bitrate; max(d, -d)*4 > t.Bitrate || t.Height != l.height {
+			l.learned = now
+			s.offerLocked(i, l.rate, l.height)
+		}
+	}
+}
+
+// goesOn is how long after its last burst a picture that nobody took is taken to have come all the time.
+const goesOn = 300 * time.Millisecond
+
+// staleAfter is how long nothing has come of a picture, while other tracks went on, when what is cached of it is of no use any more.
+const staleAfter = 2 * time.Second
+
+// freshLocked is what is cached of a picture. What does not come any more, as nobody took it, or its publisher was told to pause, is none.
+func (s *Stream) freshLocked(track int) []*media.Burst {
+	l := &s.lanes[track]
+	if time.Since(l.last) > staleAfter && time.Since(s.last) < staleAfter/2 {
+		l.gop.reset()
+	}
+	return l.gop.bursts
+}
+
 // takes reports whether a subscription wants a track.
 func (sub *Subscription) takes(track int) bool { return sub.wants>>track&1 == 1 }
 
@@ -162,6 +198,9 @@ func (s *Stream) wantsLocked(anew *Publisher, now bool) {
 			continue
 		}
 		s.lanes[i].wanted = wanted
+		if l := &s.lanes[i]; wanted && p != anew && time.Since(l.last) > goesOn {
+			l.gop.reset()
+		}
 		expected := p == anew && wanted == (s.tracks[i].Rendition == "")
 		if f := p.options.OnWanted; f != nil && !expected {
 			f(own, wanted, now || p == anew)

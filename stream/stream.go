@@ -46,8 +46,9 @@ type lane struct {
 	bytes    uint64    // payload since the start
 	counted  uint64    // of them at the last measurement
 	measured time.Time
-	rate     int // bit/s between the last two measurements
-	width    int // of the picture; 0: not known yet
+	rate     int       // bit/s between the last two measurements; of what nobody takes, and does not come, the last one of before
+	learned  time.Time // when the stream's track was given what was measured
+	width    int       // of the picture; 0: not known yet
 	height   int
 	distance time.Duration // between the last two key frames
 }
@@ -61,7 +62,7 @@ func (l *lane) measure(now time.Time) {
 	if over < rateEvery {
 		return
 	}
-	if !l.measured.IsZero() {
+	if !l.measured.IsZero() && (l.wanted || l.bytes > l.counted) {
 		l.rate = int(float64(l.bytes-l.counted) * 8 / over.Seconds())
 	}
 	l.measured, l.counted = now, l.bytes
@@ -119,7 +120,7 @@ func (s *Stream) attach(p *Publisher, right *holding) bool {
 				bitrate = p.options.Tracks[own].Bitrate
 			}
 		}
-		s.offerLocked(i, bitrate)
+		s.offerLocked(i, bitrate, 0)
 	}
 	s.wantsLocked(p, false)
 	if right != nil {
@@ -326,6 +327,7 @@ func (s *Stream) sweep(now time.Time) (over error, moved bool) {
 			s.requestKeyLocked(i)
 		}
 	}
+	s.learnLocked(now)
 	if s.right != nil && s.right.lost.Load() {
 		return nil, s.moveLocked()
 	}

@@ -95,7 +95,7 @@ func (s *Stream) cachedLocked(which uint32) (cached []*media.Burst) {
 		if s.tracks[i].Kind != media.Video || which>>i&1 == 0 {
 			continue
 		}
-		if bursts := s.lanes[i].gop.bursts; len(bursts) > 0 {
+		if bursts := s.freshLocked(i); len(bursts) > 0 {
 			cached = append(cached, bursts...)
 		} else {
 			s.requestKeyLocked(i)

@@ -223,7 +223,7 @@ func (up *upstream) extend(t wire.Tracks) {
 	}
 	pub.Add(t.Tracks[have:])
 	for i, track := range t.Tracks {
-		pub.Offer(i, track.Bitrate)
+		pub.Offer(i, track.Bitrate, track.Height)
 	}
 }
 

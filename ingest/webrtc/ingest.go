@@ -59,6 +59,7 @@ type Session struct {
 	request  Request
 	started  sync.Once
 	ended    sync.Once
+	layers   *layers
 
 	mu        sync.Mutex
 	publisher *stream.Publisher // nil until the hub took it
@@ -78,11 +79,12 @@ func (in *Ingest) Publish(ctx context.Context, r Request, offer string) (_ *Sess
 	if err != nil {
 		return nil, "", err
 	}
-	s.receiver = receiver
+	s.receiver, s.layers = receiver, newLayers(receiver.RIDs())
 	publisher, err := in.cfg.Hub.Publish(ctx, r.Key, stream.PublishOptions{
 		Tracks:            receiver.Tracks(),
 		Session:           r.Session,
 		OnKeyFrameRequest: receiver.RequestKeyFrame,
+		OnWanted:          s.layers.want,
 		OnMessage:         receiver.SendMessage,
 		OnEnd:             s.dropped,
 	})
@@ -117,6 +119,7 @@ func (s *Session) Close(reason error) {
 	s.ended.Do(func() {
 		s.unpublish(reason)
 		s.receiver.Close()
+		s.layers.close()
 		s.log.Debug("publisher closed", "reason", reason)
 	})
 }
@@ -161,6 +164,7 @@ func (s *Session) start() {
 }
 
 func (s *Session) burst(b *media.Burst) {
+	s.layers.came(b.Track)
 	s.hub().Write(b)
 	s.start()
 }
@@ -194,6 +198,7 @@ func (s *Session) dropped(reason error) {
 }
 
 func (s *Session) end(reason error) {
+	s.layers.close()
 	s.log.Debug("publisher ended", "reason", reason)
 	if f := s.request.OnEnded; f != nil {
 		f(reason)

@@ -12,7 +12,7 @@ import { checkCapture, type Wanted } from './devices.js';
 import { followLevel } from './meter.js';
 import { Page } from './page.js';
 import { Publisher, type PublishStatus } from './publisher.js';
-import { qualityOf } from './quality.js';
+import { qualityOf, SEVERAL_FROM } from './quality.js';
 import { SendSession } from './session.js';
 import { Studio } from './studio.js';
 
@@ -39,6 +39,7 @@ const link = (): string => playLink(address(), playOrigin, location);
 const studio = new Studio({
   changed: (kind) => {
     page.drawStudio(studio);
+    offerSeveral();
     if (kind === 'audio') {
       stopMeter();
       stopMeter = studio.audio === null ? (): void => {} : followLevel(studio.audio, (l) => page.setLevel(l));
@@ -56,6 +57,7 @@ const publisher: Publisher<SendSession> = new Publisher<SendSession>({
     video: studio.video,
     audio: studio.audio,
     quality: qualityOf(page.quality.value),
+    several: page.several.checked,
     onFigures: (f) => page.setFigures(f),
   }, signal, onPath),
 }, onStatus);
@@ -65,6 +67,13 @@ function onStatus(s: PublishStatus): void {
   if (s.problem !== undefined) page.showProblem(s.problem);
   else if (s.state === 'live') page.clearMessage();
   void keepAwake(s.state === 'live');
+}
+
+/** Several renditions are sent of a camera that is large enough, unless the user has said what he wants. */
+function offerSeveral(): void {
+  const height = studio.video?.getSettings().height ?? 0;
+  const said = store.get('several');
+  page.several.checked = said !== null ? said === 'on' : height >= SEVERAL_FROM && !studio.onScreen;
 }
 
 /** Hands a new track to the running session; one that has no place for it is opened anew. */
@@ -177,6 +186,10 @@ function bind(): void {
     store.set('quality', q.key);
     void studio.setQuality(q);
     void publisher.session?.setQuality(q);
+  });
+  page.several.addEventListener('change', () => {
+    store.set('several', page.several.checked ? 'on' : 'off');
+    if (publisher.active) publisher.start(); // how many are sent is agreed on once for a session
   });
   page.streamId.addEventListener('input', () => {
     checkName();

@@ -23,6 +23,7 @@ export class Page {
   readonly camera = byTestId<HTMLSelectElement>('camera');
   readonly microphone = byTestId<HTMLSelectElement>('microphone');
   readonly quality = byTestId<HTMLSelectElement>('quality');
+  readonly several = byTestId<HTMLInputElement>('several');
   readonly start = byTestId<HTMLButtonElement>('start');
   readonly stop = byTestId<HTMLButtonElement>('stop');
   readonly mute = byTestId<HTMLButtonElement>('mute');

@@ -27,6 +27,22 @@ export function qualityOf(key: string | null): Quality {
   return found;
 }
 
+/** From this height on several renditions are sent unless the user says otherwise: viewers on narrow networks need smaller ones. */
+export const SEVERAL_FROM = 720;
+
+/** What one track is sent as: one encoding, or three renditions, smallest first, as browsers want them. */
+export function encodingsOf(q: Quality, several: boolean): RTCRtpEncodingParameters[] {
+  const of = (rid: string, down: number, share: number): RTCRtpEncodingParameters => ({
+    rid,
+    scaleResolutionDownBy: down,
+    maxBitrate: Math.round((q.bitrate * share) / 10_000) * 10_000,
+    maxFramerate: q.fps,
+  });
+  if (!several) return [{ maxBitrate: q.bitrate, maxFramerate: q.fps }];
+  // A quarter of the pixels needs a little more than a quarter of the bits.
+  return [of('q', 4, 0.09), of('h', 2, 0.3), of('f', 1, 1)];
+}
+
 export function cameraConstraints(q: Quality, deviceId: string): MediaTrackConstraints {
   return {
     width: { ideal: q.width },

@@ -4,11 +4,12 @@ import { Problem } from '../wire/problem.js';
 import { withStartBitrate } from '../wire/sdp.js';
 import { figuresOf, sampleOf, type Entry, type Figures, type Sample } from '../wire/stats.js';
 import type { PublishSession } from './publisher.js';
-import type { Quality } from './quality.js';
+import { encodingsOf, type Quality } from './quality.js';
 
 const POLL_EVERY = 1000;
-/** A first picture that is good, on networks that are not (kbit/s). */
+/** A first picture that is good, on networks that are not (kbit/s); of several renditions the smaller ones come first. */
 const START_LIMIT = 2500;
+const START_LIMIT_SEVERAL = 3500;
 /** Plenty for voice; music at 96 kbit/s stereo is transparent for most. */
 const AUDIO_BITRATE = 96_000;
 
@@ -18,6 +19,8 @@ export interface SendOptions {
   video: MediaStreamTrack | null;
   audio: MediaStreamTrack | null;
   quality: Quality;
+  /** Three renditions of the picture instead of one. */
+  several: boolean;
   onFigures(f: Figures): void;
 }
 
@@ -27,6 +30,8 @@ export class SendSession implements PublishSession {
   readonly moving: Promise<void>;
   private readonly timer: ReturnType<typeof setInterval>;
   private prev: Sample | undefined;
+  private paused: readonly string[] = [];
+  private changing: Promise<void> = Promise.resolve();
 
   /** Posts the offer; returns when the server has answered. Throws a Problem. */
   static async open(o: SendOptions, signal: AbortSignal, onPath: (ok: boolean) => void): Promise<SendSession> {
@@ -36,10 +41,11 @@ export class SendSession implements PublishSession {
     if (o.audio !== null) {
       pc.addTransceiver(o.audio, { direction: 'sendonly', streams, sendEncodings: [{ maxBitrate: AUDIO_BITRATE }] });
     }
-    if (o.video !== null) {
-      const { bitrate, fps } = o.quality;
-      pc.addTransceiver(o.video, { direction: 'sendonly', streams, sendEncodings: [{ maxBitrate: bitrate, maxFramerate: fps }] });
-    }
+    const encodings = encodingsOf(o.quality, o.several);
+    if (o.video !== null) pc.addTransceiver(o.video, { direction: 'sendonly', streams, sendEncodings: encodings });
+    const most = encodings.reduce((sum, e) => sum + (e.maxBitrate ?? 0), 0) / 1000;
+    let session: SendSession | undefined;
+    let paused: string[] = [];
     const link = await Link.open({
       endpoint: o.endpoint,
       token: o.token,
@@ -47,10 +53,15 @@ export class SendSession implements PublishSession {
       signal,
       trickleAfter: 0,
       restarts: true,
-      prepareAnswer: (sdp) => withStartBitrate(sdp, Math.min(o.quality.bitrate / 1000, START_LIMIT)),
+      prepareAnswer: (sdp) => withStartBitrate(sdp, Math.min(most, o.several ? START_LIMIT_SEVERAL : START_LIMIT)),
       onPath,
+      onPaused: (rids) => {
+        paused = rids;
+        session?.pause(rids);
+      },
     });
-    const session = new SendSession(pc, link, o);
+    session = new SendSession(pc, link, o);
+    session.paused = paused;
     await session.setQuality(o.quality);
     return session;
   }
@@ -75,17 +86,40 @@ export class SendSession implements PublishSession {
     return true;
   }
 
-  async setQuality(q: Quality): Promise<void> {
+  setQuality(q: Quality): Promise<void> {
+    return this.change((p, sender) => {
+      // A screen must stay readable; a camera must stay smooth.
+      p.degradationPreference = sender.track?.contentHint === 'detail' ? 'maintain-resolution' : 'maintain-framerate';
+      const wanted = encodingsOf(q, p.encodings.length > 1);
+      p.encodings.forEach((e, i) => {
+        const { maxBitrate, maxFramerate } = wanted[i] ?? {};
+        Object.assign(e, { maxBitrate, maxFramerate });
+      });
+      this.markPaused(p);
+    });
+  }
+
+  /** Stops sending some renditions and sends the others (again). */
+  pause(rids: readonly string[]): void {
+    this.paused = rids;
+    void this.change((p) => this.markPaused(p));
+  }
+
+  private markPaused(p: RTCRtpSendParameters): void {
+    if (p.encodings.length < 2) return;
+    for (const e of p.encodings) e.active = !this.paused.includes(e.rid ?? '');
+  }
+
+  /** One change at a time: parameters that were read before another change are refused. */
+  private change(how: (p: RTCRtpSendParameters, sender: RTCRtpSender) => void): Promise<void> {
     const sender = this.sender('video');
-    if (sender === undefined) return;
-    const p = sender.getParameters();
-    // A screen must stay readable; a camera must stay smooth.
-    p.degradationPreference = sender.track?.contentHint === 'detail' ? 'maintain-resolution' : 'maintain-framerate';
-    for (const e of p.encodings) {
-      e.maxBitrate = q.bitrate;
-      e.maxFramerate = q.fps;
-    }
-    await sender.setParameters(p).catch(() => {}); // older browsers refuse members they don't know: their defaults hold
+    if (sender === undefined) return Promise.resolve();
+    this.changing = this.changing.then(() => {
+      const p = sender.getParameters();
+      how(p, sender);
+      return sender.setParameters(p).catch(() => {}); // older browsers refuse members they don't know: their defaults hold
+    });
+    return this.changing;
   }
 
   private sender(kind: 'video' | 'audio'): RTCRtpSender | undefined {

@@ -1,6 +1,7 @@
 /** One WHIP or WHEP session with its peer connection: opens it, trickles, restarts ICE, says when it is over. */
 import { sleep } from './backoff.js';
 import { asProblem, Problem } from './problem.js';
+import { readPaused } from './relays.js';
 import { Resource } from './resource.js';
 import { applyFragment, readFragment, writeFragment, type Candidate } from './sdp.js';
 
@@ -25,6 +26,8 @@ export interface LinkOptions {
   trickleAfter: number;
   /** Whether a lost path is mended by an ICE restart before the session is given up. */
   restarts: boolean;
+  /** Told by the server which of our renditions nobody takes, by their rids; they need not be sent. */
+  onPaused?(rids: string[]): void;
   /** Changes the offer, and the answer, before they are used. */
   prepare?: (sdp: string) => string;
   prepareAnswer?: (sdp: string) => string;
@@ -160,6 +163,7 @@ export class Link {
     this.events = new EventSource(onLayers === undefined ? url : `${url}?only=reconnect,layers`);
     this.events.addEventListener('reconnect', () => this.move());
     if (onLayers !== undefined) this.events.addEventListener('layers', (e) => onLayers(String(e.data)));
+    this.events.addEventListener('paused', (e: MessageEvent<string>) => this.o.onPaused?.(readPaused(e.data)));
   }
 
   private async waitConnected(): Promise<void> {

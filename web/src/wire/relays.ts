@@ -38,3 +38,13 @@ export function readEvents(header: string | null): string {
   const link = readLinks(header).find(({ params }) => /^urn:ietf:params:(whip|whep):ext:core:server-sent-events$/.test(params.get('rel') ?? ''));
   return link?.url ?? '';
 }
+
+/** What a `paused` event says: the rids of the renditions that nobody takes. What can't be read pauses nothing. */
+export function readPaused(data: string): string[] {
+  try {
+    const { rids } = JSON.parse(data) as { rids?: unknown };
+    return Array.isArray(rids) ? rids.filter((r): r is string => typeof r === 'string') : [];
+  } catch {
+    return [];
+  }
+}

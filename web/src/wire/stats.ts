@@ -55,7 +55,7 @@ export function sampleOf(entries: readonly Entry[], time: number): Sample {
     } else if (e.type === 'outbound-rtp') {
       s.bytes += num(e, 'bytesSent');
       s.packets += num(e, 'packetsSent');
-      if (e['kind'] === 'video') s.frames += num(e, 'framesEncoded');
+      if (e['kind'] === 'video') s.frames = Math.max(s.frames, num(e, 'framesEncoded')); // of several renditions, the one that began first
     } else if (e.type === 'remote-inbound-rtp') {
       s.lost += Math.max(0, num(e, 'packetsLost'));
     } else if (e.type === 'candidate-pair') {
@@ -68,7 +68,7 @@ export function sampleOf(entries: readonly Entry[], time: number): Sample {
 /** What happened between two samples. */
 export function figuresOf(entries: readonly Entry[], prev: Sample, now: Sample): Figures {
   const seconds = Math.max(0.001, (now.time - prev.time) / 1000);
-  const video = entries.find((e) => e['kind'] === 'video' && (e.type === 'inbound-rtp' || e.type === 'outbound-rtp'));
+  const video = largest(entries.filter((e) => e['kind'] === 'video' && (e.type === 'inbound-rtp' || e.type === 'outbound-rtp')));
   const codec = entries.find((e) => e.id === video?.['codecId']);
   const packets = now.packets - prev.packets;
   const lost = Math.max(0, now.lost - prev.lost);
@@ -88,6 +88,12 @@ export function figuresOf(entries: readonly Entry[], prev: Sample, now: Sample):
     bufferMs: buffered > 0 ? ((now.bufferDelay - prev.bufferDelay) / buffered) * 1000 : undefined,
     limitedBy: text(video, 'qualityLimitationReason').replace('none', ''),
   };
+}
+
+/** Of several renditions that are sent, the one that shows most. */
+function largest(video: readonly Entry[]): Entry | undefined {
+  const sent = video.filter((e) => e['active'] !== false);
+  return (sent.length > 0 ? sent : video).reduce<Entry | undefined>((a, e) => (a === undefined || num(e, 'frameHeight') > num(a, 'frameHeight') ? e : a), undefined);
 }
 
 function roundTrip(entries: readonly Entry[]): number | undefined {
