@@ -7,7 +7,7 @@
 //
 // Locks, outer first: Receiver.in, shard.turn, session.telling, session.mu, then Endpoint.mu, host.mu or shard.mu, then tcpConn.mu and strangers.mu.
 //
-// Imports: congestion, media, udp.
+// Imports: codec, congestion, media, udp.
 package rtc
 
 import (

@@ -33,6 +33,14 @@ func (e *Endpoint) NewGroup(tracks []media.Track, adaptive bool) *Group {
 	return g
 }
 
+// codec is that of the picture; "": there is none.
+func (g *Group) codec() string {
+	if g.picture < 0 {
+		return ""
+	}
+	return g.tracks[g.picture].Codec.Name
+}
+
 // out is the index of the track, on its way to a viewer, of which a burst may be a part; -1: none.
 func (g *Group) out(b *media.Burst) int {
 	if b.Track < len(g.tracks) {

@@ -3,16 +3,18 @@ package rtc
 import (
 	"slices"
 
+	"sluice/codec"
 	"sluice/media"
 )
 
 // joint is where a track on its way to a peer went over to another rendition of the picture: numbers and timestamps go on without a gap.
 type joint struct {
-	index  uint64 // of the first packet after it
-	source int    // the stream's track that is sent from here on
-	seq    uint16 // out = the lane's + seq
-	stamp  uint32 // and the same for timestamps
-	hasty  bool   // the path was full: what is missing of the rendition before is not sent again
+	index  uint64        // of the first packet after it
+	source int           // the stream's track that is sent from here on
+	seq    uint16        // out = the lane's + seq
+	stamp  uint32        // and the same for timestamps
+	pics   codec.Numbers // and for those of pictures
+	hasty  bool          // the path was full: what is missing of the rendition before is not sent again
 }
 
 // How says how a viewer goes over to another rendition.
@@ -95,7 +97,7 @@ func (v *Sender) change(sh *shard, out *outTrack, cached []*media.Burst) {
 	}
 	first := &items[0]
 	out.paused = true
-	v.goOver(out, out.next, first.burst.Packets[0].Seq+first.shift, first.timestamp)
+	v.goOver(out, first.burst, first.shift, first.timestamp)
 	v.waiting = append(v.waiting, items...)
 	sh.fallBehind(v)
 }
@@ -108,7 +110,7 @@ func (v *Sender) picks(out *outTrack, t *laneTrack, b *media.Burst) bool {
 	if b.Track != out.next || t.video && !b.Key {
 		return false
 	}
-	v.goOver(out, b.Track, b.Packets[0].Seq+t.shift, b.Timestamp)
+	v.goOver(out, b, t.shift, b.Timestamp)
 	return true
 }
 
@@ -126,25 +128,60 @@ func (v *Sender) drop(out *outTrack) {
 	v.waiting = kept
 }
 
-// goOver continues a track with another rendition, whose first packet has that number and timestamp. What waits of the one before is dropped.
-func (v *Sender) goOver(out *outTrack, track int, seq uint16, timestamp uint32) {
+// goOver continues a track with another rendition, whose first burst is given, with the shift of its numbers and its timestamp. What waits of the one before is dropped.
+func (v *Sender) goOver(out *outTrack, b *media.Burst, shift uint16, timestamp uint32) {
 	v.drop(out)
 	was := out.joint
-	out.next, out.joint = track, joint{source: track, hasty: out.paused}
+	out.next, out.joint = b.Track, joint{source: b.Track, hasty: out.paused}
 	out.paused = false
 	if v.group.picture >= 0 && out == &v.tracks[v.group.picture] {
 		v.cut = false
-		v.picture.Store(int32(track))
+		v.picture.Store(int32(b.Track))
 	}
 	if !out.begun {
 		return
 	}
 	out.before = append(out.before, was)
 	out.joint.index = out.sent.top + 1
-	out.joint.seq = uint16(out.joint.index) - seq
+	out.joint.seq = uint16(out.joint.index) - b.Packets[0].Seq - shift
+	out.joint.pics = v.follow(out, was, b)
 	if ahead := int32(timestamp - out.stamp); ahead <= 0 { // it was captured a little before what has been shown
 		out.joint.stamp = uint32(stampsApart - ahead)
 	}
+}
+
+// follow is by how much the numbers of pictures of what begins with a burst are shifted so that they follow those that were sent.
+func (v *Sender) follow(out *outTrack, was joint, b *media.Burst) codec.Numbers {
+	if v.group.picture < 0 || out != &v.tracks[v.group.picture] {
+		return codec.Numbers{}
+	}
+	name := v.group.codec()
+	first, ok := codec.ReadNumbers(name, b.Packets[0].Payload)
+	if !ok {
+		return codec.Numbers{}
+	}
+	before := &v.lane.tracks[was.source]
+	if before.ring == nil {
+		return was.pics
+	}
+	sent, i := before.ring.get(uint16(out.sent.top) - was.seq)
+	if sent == nil { // it is so long ago that others have got more since: what follows that follows this too
+		sent, i = before.ring.get(before.last)
+	}
+	if sent == nil {
+		return was.pics
+	}
+	last, ok := codec.ReadNumbers(name, sent.Packets[i].Payload)
+	if !ok {
+		return was.pics
+	}
+	return first.Until(last.Plus(was.pics))
+}
+
+// renumber makes the head of a payload anew, if a player must see other numbers in it than its publisher wrote; it returns what to send, which is valid until the next call.
+func (g *Group) renumber(sh *shard, payload []byte, pics codec.Numbers) (head, rest []byte) {
+	n := codec.Renumber(sh.head[:], g.codec(), payload, pics)
+	return sh.head[:n], payload[n:]
 }
 
 // jointOf is the part of a track of which a packet was.

@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,6 +29,15 @@ type shown struct {
 // frames opens what came.
 func (s *stage) frames(t *testing.T) (all []shown) {
 	t.Helper()
+	s.opened(t, func(h *rtp.Header, plain []byte) {
+		all = append(all, shown{seq: h.SequenceNumber, stamp: h.Timestamp, source: uint16(plain[3]) | uint16(plain[4])<<8, timestamp: binary.BigEndian.Uint32(plain[5:])})
+	})
+	return all
+}
+
+// opened calls f for each packet that came.
+func (s *stage) opened(t *testing.T, f func(h *rtp.Header, plain []byte)) {
+	t.Helper()
 	packets, _ := s.got(t)
 	p := profiles()[0]
 	o, err := newOpener(splitKeys(p, make([]byte, p.material()), true))
@@ -44,9 +54,8 @@ func (s *stage) frames(t *testing.T) (all []shown) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, shown{seq: h.SequenceNumber, stamp: h.Timestamp, source: uint16(plain[3]) | uint16(plain[4])<<8, timestamp: binary.BigEndian.Uint32(plain[5:])})
+		f(&h, plain)
 	}
-	return all
 }
 
 // unbroken ends the test when numbers have a gap or time goes back.
@@ -175,5 +184,93 @@ func TestTakeNothing(t *testing.T) {
 	unbroken(t, all)
 	if len(all) != 320 || s.v.Rendition() != 0 {
 		t.Errorf("%d packets came of rendition %d", len(all), s.v.Rendition())
+	}
+}
+
+// vp8Picture is a frame of VP8 with the numbers that its encoder gave it; i counts the frames.
+func vp8Picture(track int, i uint32, n int, id uint16, base uint8) *media.Burst {
+	b := media.NewBurst(track, i*3000)
+	for k := range n {
+		first := byte(0x90) // the frame's first packet
+		if k > 0 {
+			first = 0x80
+		}
+		b.Append(uint16(1000*track)+uint16(i)*uint16(n)+uint16(k), k == n-1, []byte{first, 0xe0, byte(id>>8) | 0x80, byte(id), base, 0x20, byte(i), byte(i >> 8), byte(track), byte(k)})
+	}
+	b.Key = i%10 == 0
+	return b
+}
+
+// Pictures are counted on over each change of renditions, whose encoders count by themselves; what is sent again has the numbers it had.
+func TestPicturesAreCountedOn(t *testing.T) {
+	for _, rtx := range []uint8{0, 97} {
+		s := newStage(t, rtx)
+		s.group.tracks = []media.Track{{Kind: media.Video, Codec: media.Codec{Name: media.VP8, ClockRate: 90000}}}
+		s.join()
+		for i := range uint32(60) {
+			if i%10 == 9 {
+				s.take(int(i/10+1) % 3)
+			}
+			for track, from := range []struct {
+				id   uint16
+				base uint8
+			}{{100, 7}, {32700, 250}, {20000, 90}} { // the second wraps
+				b := vp8Picture(track, i, 3, (from.id+uint16(i))&0x7fff, from.base+uint8(i))
+				s.send(b, false)
+				b.Release()
+			}
+		}
+		type packet struct {
+			seq, id, frame uint16
+			base           uint8
+		}
+		var first, again []packet
+		read := func(to *[]packet) func(*rtp.Header, []byte) {
+			return func(h *rtp.Header, p []byte) {
+				seq := h.SequenceNumber
+				if h.PayloadType == 97 {
+					seq, p = binary.BigEndian.Uint16(p), p[2:]
+				}
+				*to = append(*to, packet{seq, uint16(p[2]&0x7f)<<8 | uint16(p[3]), uint16(p[6]) | uint16(p[8])<<8, p[4]})
+			}
+		}
+		s.opened(t, read(&first))
+		for i := 1; i < len(first); i++ {
+			a, b := first[i-1], first[i]
+			if b.frame == a.frame && (b.id != a.id || b.base != a.base) || b.frame != a.frame && (b.id != (a.id+1)&0x7fff || b.base != a.base+1) {
+				t.Fatalf("%+v follows %+v", b, a)
+			}
+		}
+		if n := len(first); n != 3*(60+4) || first[0].frame>>8 != 0 || first[n-1].frame>>8 != 2 { // at four joints the old rendition's picture came before the new one's
+			t.Errorf("%d packets, from %+v to %+v", n, first[0], first[n-1])
+		}
+		for _, p := range first {
+			s.v.asked = append(s.v.asked, asked{0, p.seq})
+		}
+		s.v.sendAgain(s.shard)
+		s.later(100 * time.Millisecond)
+		s.opened(t, read(&again))
+		if !slices.Equal(first, again) {
+			t.Errorf("with payload type %d for what is sent again, other packets came again", rtx)
+		}
+	}
+}
+
+// To renumber costs no memory.
+func TestRenumberingAllocatesNothing(t *testing.T) {
+	s := newStage(t, 97)
+	s.group.tracks = []media.Track{{Kind: media.Video, Codec: media.Codec{Name: media.VP8, ClockRate: 90000}}}
+	s.join()
+	b := vp8Picture(0, 0, 9, 100, 7)
+	s.v.tracks[0].joint.pics.Picture = 5
+	s.send(b, false)
+	if n := testing.AllocsPerRun(100, func() {
+		for i := range b.Packets {
+			b.Packets[i].Seq += 9
+		}
+		s.lane.send(s.shard, b, false)
+		s.shard.flush()
+	}); n > 0 {
+		t.Errorf("%v allocations for a frame", n)
 	}
 }

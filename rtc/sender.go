@@ -9,6 +9,7 @@ import (
 
 	"github.com/pion/rtcp"
 
+	"sluice/codec"
 	"sluice/congestion"
 	"sluice/media"
 	"sluice/udp"
@@ -368,7 +369,12 @@ func (v *Sender) sendRun(sh *shard, t *outTrack, it *item, r run) {
 			v.moveStamp(v.group.out(it.burst), index, h.timestamp)
 		}
 		v.stamp(sh, &h, len(p.Payload))
-		sh.arena = v.seal.seal(sh.arena, h, p.Payload)
+		if t.joint.pics == (codec.Numbers{}) {
+			sh.arena = v.seal.seal(sh.arena, h, p.Payload)
+		} else {
+			head, rest := v.group.renumber(sh, p.Payload, t.joint.pics)
+			sh.arena = v.seal.seal(sh.arena, h, head, rest)
+		}
 		t.octets += uint32(len(p.Payload))
 		t.packets++
 	}
@@ -587,10 +593,12 @@ func (v *Sender) resendOne(sh *shard, a asked) bool {
 		original := [2]byte{byte(a.seq >> 8), byte(a.seq)}
 		h.pt, h.seq, h.roc, h.ssrc, h.wideID = t.rtxPT, t.rtxSeq, t.rtxROC, t.rtx, t.wideID
 		v.stamp(sh, &h, len(p.Payload))
-		sh.arena = v.seal.seal(sh.arena, h, original[:], p.Payload)
+		head, rest := v.group.renumber(sh, p.Payload, from.pics)
+		sh.arena = v.seal.seal(sh.arena, h, original[:], head, rest)
 	} else { // transport-wide numbers, which would differ, are not agreed on without RTX
 		h.pt, h.seq, h.roc, h.ssrc = t.pt, a.seq, uint32(index>>16), t.ssrc
-		sh.arena = v.seal.seal(sh.arena, h, p.Payload)
+		head, rest := v.group.renumber(sh, p.Payload, from.pics)
+		sh.arena = v.seal.seal(sh.arena, h, head, rest)
 	}
 	v.put(sh, at, len(sh.arena)-at)
 	return true

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/codec"
 	"sluice/media"
 	"sluice/udp"
 )
@@ -33,7 +34,8 @@ type shard struct {
 	batches []*udp.Batch // by host
 	arena   []byte       // sealed packets that are not sent yet
 	runs    []run
-	behind  []*Sender // those that have packets waiting, because of pacing
+	head    [codec.MaxHead]byte // of a payload that is written anew
+	behind  []*Sender           // those that have packets waiting, because of pacing
 	now     time.Time
 	due     time.Time // when those that are behind get more
 }
