@@ -123,13 +123,13 @@ describe('clients from npm, unmodified', { timeout: 120_000 }, () => {
     await close(out, view);
   });
 
-  test('a publisher of three layers sends one', async () => {
+  test('a publisher of three layers sends all of them', async () => {
     const out = await open();
     await call(out, 'publishPlain', whip('layers'), [{ rid: 'h' }, { rid: 'm', scaleResolutionDownBy: 2 }, { rid: 'l', scaleResolutionDownBy: 4 }]);
     const view = await open();
     await call(view, 'play', whep('layers'));
     await watches(view, { frames: 30 });
-    assert.equal((await call(out, 'path')).layers, 1);
+    await until('all of them are sent', async () => { const { layers } = await call(out, 'path'); return [layers === 3, layers]; }, { within: 30_000 });
     await call(view, 'unplay');
     await close(out, view);
   });

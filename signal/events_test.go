@@ -2,14 +2,22 @@ package signal_test
 
 import (
 	"bufio"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pion/webrtc/v4"
 
+	"sluice/internal/auth"
+	"sluice/media"
+	"sluice/signal"
 	"sluice/stream"
 )
 
@@ -171,4 +179,74 @@ func is(got, want int) error {
 		return errors.New(fmt.Sprint("got ", got, ", want ", want))
 	}
 	return nil
+}
+
+// A publisher of several renditions is told which of them nobody takes; one of a single picture hears nothing of it.
+func TestPublishersAreToldWhatIsPaused(t *testing.T) {
+	for _, c := range []struct {
+		name, events string
+		l            *several
+	}{
+		{"three", "paused,reconnect", &several{rids: []string{}, changed: make(chan struct{})}},
+		{"one", "reconnect", &several{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := signal.New(signal.Config{Protocol: "whip", Action: auth.Publish, Node: "n", Apps: []string{"live"}, ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} },
+				Authorize: func(context.Context, auth.Request) error { return nil },
+				Open: func(context.Context, media.Key, string, string, func(error)) (signal.Session, string, error) {
+					return c.l, "a=ice-ufrag:abcd\r\n", nil
+				}})
+			mux := http.NewServeMux()
+			r.Register(mux)
+			s := &server{Server: httptest.NewServer(mux)}
+			defer s.Close()
+			defer r.Close(nil)
+			session, links := s.published(t, "one")
+			if !strings.Contains(links, `events="`+c.events+`"`) {
+				t.Errorf("links %s", links)
+			}
+			lines := s.events(t, session)
+			if c.l.changed == nil {
+				r.Move(1)
+				if got := event(lines); got != "reconnect" {
+					t.Errorf("the event is %q", got)
+				}
+				return
+			}
+			for _, next := range [][]string{{"f", "h"}, {}} {
+				if got := event(lines); got != "paused" {
+					t.Fatalf("the event is %q", got)
+				}
+				text, _ := json.Marshal(c.l.rids)
+				if got := <-lines; got != `data: {"rids":`+string(text)+"}" {
+					t.Errorf("%s, want %s", got, text)
+				}
+				c.l.set(next)
+			}
+		})
+	}
+}
+
+// several is a publisher of several renditions.
+type several struct {
+	signal.Session
+	mu      sync.Mutex
+	rids    []string
+	changed chan struct{}
+}
+
+func (l *several) ID() string  { return "several" }
+func (l *several) Close(error) {}
+
+func (l *several) Paused() ([]string, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rids, l.changed
+}
+
+func (l *several) set(rids []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.changed)
+	l.rids, l.changed = rids, make(chan struct{})
 }

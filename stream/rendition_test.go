@@ -171,3 +171,72 @@ func TestRenditionsRefused(t *testing.T) {
 		}
 	})
 }
+
+// sps begins a picture of 640x360.
+func sps() []byte {
+	return []byte{0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01, 0x00, 0x00, 0x03, 0x00, 0x32, 0x0f, 0x16, 0x2e, 0x48}
+}
+
+// Renditions of which their publisher said nothing get the figures that were measured, and keep them when nobody takes them and nothing comes any more. What was
+// cached then is not shown to who wants them again.
+func TestRenditionsAreMeasured(t *testing.T) {
+	world(t, Config{}, func(t *testing.T, h *Hub) {
+		p := publish(t, h, PublishOptions{Tracks: []media.Track{video, smaller("h")}})
+		k, sub := take(t, h)
+		sub.Want(1, true)
+		write := func(track int, i uint32, parts ...[]byte) {
+			b := media.NewBurst(track, i*9000)
+			for n, p := range parts {
+				b.Append(uint16(i)*2+uint16(n), n == len(parts)-1, p)
+			}
+			b.Arrived = time.Now().UnixNano()
+			p.Write(b)
+		}
+		for i := range uint32(50) { // a tenth of a second each
+			if i%20 == 0 {
+				write(1, i, sps(), append([]byte{0x65}, make([]byte, 1000)...))
+			} else {
+				write(1, i, append([]byte{0x41}, make([]byte, 1000)...))
+			}
+			write(0, i, append([]byte{0x65}, make([]byte, 100)...))
+			pass(100 * time.Millisecond)
+		}
+		told := k.tracks[1]
+		if told.Height == 0 || told.Bitrate < 50_000 || told.Bitrate > 110_000 || k.tracks[0] != video {
+			t.Errorf("the tracks are %+v", k.tracks)
+		}
+		sub.Want(1, false)
+		for i := range uint32(50) {
+			write(0, 50+i, append([]byte{0x65}, make([]byte, 100)...))
+			pass(100 * time.Millisecond)
+		}
+		info, _ := h.Info(key)
+		if got := info.Tracks[1]; got.Bitrate < 50_000 || got.Flowing || got.Track != told {
+			t.Errorf("what nobody takes is %+v", got)
+		}
+		sub.Cached(1, func(bs []*media.Burst) {
+			if len(bs) > 0 {
+				t.Errorf("%d bursts of long ago are cached", len(bs))
+			}
+		})
+	})
+}
+
+// A node below knows of renditions what its parent says, also when that changes.
+func TestRenditionsGetFigures(t *testing.T) {
+	world(t, Config{}, func(t *testing.T, h *Hub) {
+		p := publish(t, h, PublishOptions{Tracks: []media.Track{video, smaller("h")}, Relayed: true})
+		k, _ := take(t, h)
+		t1, t2 := smaller("h"), smaller("q")
+		t1.Bitrate, t1.Height, t2.Height = 600_000, 360, 180
+		p.Add([]media.Track{t1, t2})
+		if len(k.tracks) != 3 || k.tracks[1] != t1 || k.tracks[2] != t2 {
+			t.Errorf("tracks %+v", k.tracks)
+		}
+		t2.Bitrate = 150_000
+		p.Add([]media.Track{t1, t2})
+		if len(k.tracks) != 3 || k.tracks[2] != t2 {
+			t.Errorf("tracks %+v", k.tracks)
+		}
+	})
+}

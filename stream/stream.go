@@ -46,7 +46,7 @@ type lane struct {
 	bytes    uint64    // payload since the start
 	counted  uint64    // of them at the last measurement
 	measured time.Time
-	rate     int       // bit/s between the last two measurements; of what nobody takes, and does not come, the last one of before
+	rate     int       // bit/s between the last two measurements; of what nobody takes and what does not come, that of before
 	learned  time.Time // when the stream's track was given what was measured
 	width    int       // of the picture; 0: not known yet
 	height   int
@@ -62,7 +62,7 @@ func (l *lane) measure(now time.Time) {
 	if over < rateEvery {
 		return
 	}
-	if !l.measured.IsZero() && (l.wanted || l.bytes > l.counted) {
+	if !l.measured.IsZero() && (l.wanted || now.Sub(l.last) < goesOn) {
 		l.rate = int(float64(l.bytes-l.counted) * 8 / over.Seconds())
 	}
 	l.measured, l.counted = now, l.bytes
