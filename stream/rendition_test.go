@@ -229,12 +229,13 @@ func TestRenditionsGetFigures(t *testing.T) {
 		k, _ := take(t, h)
 		t1, t2 := smaller("h"), smaller("q")
 		t1.Bitrate, t1.Height, t2.Height = 600_000, 360, 180
-		p.Add([]media.Track{t1, t2})
+		p.Add([]media.Track{t2})
+		p.Offer(1, t1.Bitrate, t1.Height)
 		if len(k.tracks) != 3 || k.tracks[1] != t1 || k.tracks[2] != t2 {
 			t.Errorf("tracks %+v", k.tracks)
 		}
 		t2.Bitrate = 150_000
-		p.Add([]media.Track{t1, t2})
+		p.Offer(2, t2.Bitrate, t2.Height)
 		if len(k.tracks) != 3 || k.tracks[2] != t2 {
 			t.Errorf("tracks %+v", k.tracks)
 		}

@@ -54,7 +54,7 @@ func rungsOf(i stream.Info, main []media.Track) (rungs []rung) {
 			continue
 		}
 		r := rung{track: n, rate: t.Track.Bitrate, height: cmp.Or(t.Height, t.Track.Height)}
-		if t.Bitrate > 0 && (n == picture || t.Track.Bitrate == 0) {
+		if t.Bitrate > 0 && (n == picture || t.Flowing && t.Track.Bitrate == 0) {
 			r.rate = t.Bitrate
 		}
 		if r.rate > 0 && (t.Flowing || !t.Wanted) {
