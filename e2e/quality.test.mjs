@@ -273,3 +273,22 @@ describe('the unmodified SDK', { timeout: 90_000 }, () => {
     await shows(page, 540);
   });
 });
+
+test('the publish page sends its sound with redundancy, and viewers hear it without', { timeout: 60_000 }, async () => {
+  const out = await openPage(browser, 'about:blank', looks.light);
+  await out.addInitScript(remember);
+  await out.goto(`${node.url}/live/?id=twice`);
+  await part(out, 'start').click();
+  await until('redundancy', async () => { // Chromium's stats name the codec inside
+    const agreed = await out.evaluate(() => window.connections.flatMap((pc) => pc.getSenders()).find((s) => s.track?.kind === 'audio')?.getParameters().codecs[0]?.mimeType);
+    return [agreed === 'audio/red', agreed];
+  });
+  const view = await openPage(browser, 'about:blank', looks.light);
+  await view.addInitScript(remember);
+  await view.goto(`${node.url}/live/play.html?id=twice`);
+  await until('sound', async () => {
+    const now = await received(view, 'audio');
+    return [now.totalSamplesReceived > 48_000 && now.concealedSamples < now.totalSamplesReceived / 4, now];
+  });
+  await close(out, view);
+});

@@ -108,7 +108,10 @@ func (g *Group) choose(sections []section) (tracks []outTrack, chosen []format, 
 		if !ok {
 			continue // a picture without sound is better than none
 		}
-		tracks[i] = outTrack{wanted: true, pt: f.pt, rtxPT: f.rtx}
+		if t.Kind == media.Audio && f.red != 0 && f.rtx == 0 {
+			f.nack = false // with redundancy or without, a number has one text; what is sent again can't know which
+		}
+		tracks[i] = outTrack{wanted: true, pt: f.pt, rtxPT: f.rtx, redPT: f.red, nack: f.nack || t.Kind == media.Video}
 		if t.Kind == media.Video && f.rtx != 0 && (g.adaptive || !s.remb) {
 			tracks[i].wideID = s.wideID
 		}
@@ -172,6 +175,9 @@ func (g *Group) Offer(o SenderOptions) (*Sender, string, error) {
 			if t.Kind == media.Video {
 				l.formats[j].rtx = next
 				next++
+			} else if t.Codec.Is(media.Opus) {
+				l.formats[j].red = next
+				next++
 			}
 		}
 		lines = append(lines, l)
@@ -210,7 +216,7 @@ func (v *Sender) SetAnswer(answer string) error {
 	}
 	for i := range tracks { // nothing was sent yet: the loop does not know the session
 		t := &v.tracks[i]
-		t.wanted, t.pt, t.rtxPT = tracks[i].wanted, tracks[i].pt, tracks[i].rtxPT
+		t.wanted, t.pt, t.rtxPT, t.redPT, t.nack = tracks[i].wanted, tracks[i].pt, tracks[i].rtxPT, tracks[i].redPT, tracks[i].nack
 	}
 	v.data = v.data && d.data
 	v.theirs, v.prints, v.active = d.theirs, d.prints, d.active
@@ -291,7 +297,13 @@ func (s *session) describe(lines []line, peerActive, offer bool, track func(prin
 func payloadTypes(formats []format) string {
 	var all []string
 	for _, f := range formats {
+		if f.first {
+			all = append(all, fmt.Sprint(f.red))
+		}
 		all = append(all, fmt.Sprint(f.pt))
+		if f.red != 0 && !f.first {
+			all = append(all, fmt.Sprint(f.red))
+		}
 		if f.rtx != 0 {
 			all = append(all, fmt.Sprint(f.rtx))
 		}
@@ -313,6 +325,10 @@ func describeFormats(p printer, formats []format, feedback []string) {
 		for _, fb := range feedback {
 			p("a=rtcp-fb:%d %s", f.pt, fb)
 		}
+		if f.red != 0 {
+			p("a=rtpmap:%d red/%d/%d", f.red, f.codec.ClockRate, f.codec.Channels)
+			p("a=fmtp:%d %d/%d", f.red, f.pt, f.pt)
+		}
 		if f.rtx != 0 {
 			p("a=rtpmap:%d rtx/%d", f.rtx, f.codec.ClockRate)
 			p("a=fmtp:%d apt=%d", f.rtx, f.pt)
@@ -326,7 +342,7 @@ func (v *Sender) describeTrack(p printer, l line) {
 	p("a=sendonly")
 	p("a=rtcp-mux")
 	p("a=rtcp-rsize")
-	id, feedback := "ARDAMSa"+v.label, []string(nil) // players cut the first seven characters to get the stream's id
+	id, feedback := "ARDAMSa"+v.label, soundFeedback(l.formats) // players cut the first seven characters to get the stream's id
 	if l.kind == "video" {
 		id, feedback = "ARDAMSv"+v.label, []string{"nack", "nack pli", "ccm fir", "goog-remb"}
 	}
@@ -343,6 +359,14 @@ func (v *Sender) describeTrack(p printer, l line) {
 		return
 	}
 	p("a=ssrc:%d cname:%s", t.ssrc, v.label)
+}
+
+// soundFeedback is what goes with sound: what is missing is sent again only if the peer asks for that.
+func soundFeedback(formats []format) []string {
+	if slices.ContainsFunc(formats, func(f format) bool { return f.nack }) {
+		return []string{"nack"}
+	}
+	return nil
 }
 
 // MIDs are the media identifications (RFC 5888) of the tracks that are sent.

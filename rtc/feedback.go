@@ -102,6 +102,9 @@ func (v *Sender) receiverReport(r rtcp.ReceptionReport, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.stats.Lost = float64(r.FractionLost) / 256
+	if r.FractionLost >= redLoss {
+		v.redUntil.Store(now.Add(redFor).UnixNano())
+	}
 	if rate := v.group.tracks[i].Codec.ClockRate; rate > 0 {
 		v.stats.Jitter = time.Duration(r.Jitter) * time.Second / time.Duration(rate)
 	}

@@ -131,7 +131,9 @@ type laneTrack struct {
 	last     uint16 // out: highest sent
 	stamp    uint32 // timestamp of the newest burst
 	captured int64  // and its wall clock
+	nack     bool   // some viewer may ask for what is missing
 	ring     *ring
+	latest   *media.Burst // of sound: the last packet, for redundancy
 }
 
 // fitsLocked decides whether a burst may wait for the loop, which is full or not, and whether it is the first after some that
@@ -172,6 +174,7 @@ func (l *lane) send(sh *shard, b *media.Burst, resync bool) {
 			return v.got(b.Key && i >= 0 && v.tracks[i].joint.source == b.Track, i)
 		})
 	}
+	t.remember(b)
 }
 
 // number keeps a burst for retransmission; with resync its numbers follow those before, although some are missing. It reports
@@ -206,10 +209,10 @@ func (t *laneTrack) before(b *media.Burst) bool {
 	return false
 }
 
-// keep notes a packet as sent. Those of video are kept for retransmission; sound would come too late.
+// keep notes a packet as sent. Those of video are kept for retransmission, and those of sound if a viewer asks for it: to most it would come too late.
 func (t *laneTrack) keep(b *media.Burst, i int, now time.Time) {
 	out := b.Packets[i].Seq + t.shift
-	if t.video && int16(t.last-out) < ringSize {
+	if (t.video || t.nack) && int16(t.last-out) < ringSize {
 		if t.ring == nil {
 			t.ring = &ring{oldest: out}
 		}
@@ -229,6 +232,9 @@ func (l *lane) join(sh *shard, v *Sender, items []item) {
 	v.lane = l
 	l.viewers = append(l.viewers, v)
 	v.keyFirst = len(items) > 0 && items[0].burst.Key
+	for i := range v.tracks {
+		l.tracks[i].nack = l.tracks[i].nack || v.tracks[i].nack
+	}
 	v.joined(sh, items)
 	if v.onFirst != nil && !v.got(v.keyFirst, max(v.group.picture, 0)) {
 		l.fresh = append(l.fresh, v)
@@ -268,6 +274,9 @@ func (l *lane) leave(v *Sender) {
 			t := &l.tracks[i]
 			if t.ring != nil {
 				t.ring.reset()
+			}
+			if t.latest != nil {
+				t.latest.Release()
 			}
 			*t = laneTrack{video: t.video}
 		}

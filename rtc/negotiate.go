@@ -21,6 +21,9 @@ const (
 type format struct {
 	pt    uint8
 	rtx   uint8  // payload type of its retransmissions (RFC 4588), 0: none
+	red   uint8  // payload type of it with redundancy (RFC 2198), 0: none
+	first bool   // the peer prefers that
+	nack  bool   // the peer asks for what is missing of it, and is asked
 	name  string // the codec's as the peer spells it
 	codec media.Codec
 }
@@ -136,6 +139,7 @@ func formats(m *sdp.MediaDescription) []format {
 			fmtp[pt] = value
 		}
 	}
+	red, nack := extras(m, names, fmtp)
 	rtx := map[string]uint8{}
 	for pt, name := range names {
 		if strings.HasPrefix(strings.ToLower(name), "rtx/") {
@@ -161,9 +165,30 @@ func formats(m *sdp.MediaDescription) []format {
 			ch, _ := strconv.ParseUint(parts[2], 10, 8)
 			c.Channels = uint16(ch)
 		}
-		all = append(all, format{pt: uint8(n), rtx: rtx[pt], name: parts[0], codec: c})
+		f := format{pt: uint8(n), rtx: rtx[pt], red: red[pt], name: parts[0], codec: c, nack: nack[pt] || nack["*"]}
+		f.first = f.red != 0 && slices.Index(m.MediaName.Formats, fmt.Sprint(f.red)) < slices.Index(m.MediaName.Formats, pt)
+		all = append(all, f)
 	}
 	return all
+}
+
+// extras are the payload types of Opus with redundancy, by that of Opus, and what a peer sends again.
+func extras(m *sdp.MediaDescription, names, fmtp map[string]string) (red map[string]uint8, nack map[string]bool) {
+	red, nack = map[string]uint8{}, map[string]bool{}
+	for pt, name := range names {
+		if n, err := strconv.ParseUint(pt, 10, 7); err == nil && strings.EqualFold(name, "red/48000/2") && slices.Contains(m.MediaName.Formats, pt) {
+			inner, _, _ := strings.Cut(fmtp[pt], "/") // 111/111: both blocks are Opus
+			if strings.EqualFold(names[inner], "opus/48000/2") {
+				red[inner] = uint8(n)
+			}
+		}
+	}
+	for _, a := range m.Attributes {
+		if pt, what, _ := strings.Cut(a.Value, " "); a.Key == "rtcp-fb" && strings.TrimSpace(what) == "nack" {
+			nack[pt] = true
+		}
+	}
+	return red, nack
 }
 
 // known returns the codec name in our spelling, "" for one that we don't carry.

@@ -22,7 +22,7 @@ type stage struct {
 }
 
 func newStage(t *testing.T, rtx uint8) *stage {
-	return newStageOf(t, []media.Track{h264}, outTrack{wanted: true, pt: 96, rtxPT: rtx, ssrc: 1, rtx: 2})
+	return newStageOf(t, []media.Track{h264}, outTrack{wanted: true, pt: 96, rtxPT: rtx, nack: true, ssrc: 1, rtx: 2})
 }
 
 // newStageOf has these tracks on their way to the viewer.

@@ -40,6 +40,7 @@ type Receiver struct {
 	header   rtp.Header
 	clocks   clocks
 	lanes    []inTrack
+	blocks   []redBlock // of the packet that is being taken
 	wide     *twcc.Recorder
 	next     time.Time // when the peer is told of what came
 	told     time.Time // when the last receiver report went out
@@ -50,6 +51,8 @@ type Receiver struct {
 // inTrack is a track as it comes in.
 type inTrack struct {
 	pt, rtxPT uint8
+	redPT     uint8  // of the payload with redundancy; 0: none
+	nack      bool   // what is missing of sound may be asked for
 	rid       string // of a picture that comes in layers
 	repair    uint32 // the source of what is sent again of it; 0: not known
 	video     bool
@@ -91,7 +94,7 @@ func (e *Endpoint) AnswerReceiver(offer string, o ReceiverOptions) (*Receiver, s
 		chosen = append(chosen, f)
 		r.wideID = max(r.wideID, s.wideID)
 		r.tracks = append(r.tracks, media.Track{Kind: kind, Codec: f.codec})
-		r.lanes = append(r.lanes, inTrack{pt: f.pt, rtxPT: f.rtx, video: kind == media.Video, apart: expectApart, reception: reception{rate: int64(f.codec.ClockRate)}})
+		r.lanes = append(r.lanes, inTrack{pt: f.pt, rtxPT: f.rtx, redPT: f.red, nack: f.nack, video: kind == media.Video, apart: expectApart, reception: reception{rate: int64(f.codec.ClockRate)}})
 		if kind == media.Video {
 			r.layers = s.layers
 		}
@@ -129,7 +132,7 @@ func (r *Receiver) describeTrack(p printer, l line) {
 	}
 	feedback := []string{"nack", "nack pli", "ccm fir"}
 	if l.kind == "audio" {
-		feedback = nil
+		feedback = soundFeedback(l.formats)
 	}
 	if l.wideID != 0 {
 		feedback = append(feedback, "transport-cc")
@@ -273,7 +276,11 @@ func (r *Receiver) packetLocked(b []byte) {
 	} else {
 		l.reception.add(h.SequenceNumber, h.Timestamp, now)
 	}
-	r.take(track, h, payload, now)
+	if l.redPT != 0 && h.PayloadType == l.redPT {
+		r.takeRED(track, h, payload, now)
+	} else {
+		r.take(track, h, payload, now)
+	}
 	for i := range r.lanes {
 		if l := &r.lanes[i]; l.burst != nil && l.waited(now) >= together {
 			r.handOn(l, now)
@@ -389,14 +396,14 @@ func (r *Receiver) tell(now time.Time) {
 	var packets []rtcp.Packet
 	for i := range r.lanes {
 		l := &r.lanes[i]
-		if !l.video {
+		if !l.video && !l.nack {
 			continue // what is missing of sound is concealed before it could come
 		}
 		seqs, lost := l.history.ask(now)
 		if len(seqs) > 0 {
 			packets = append(packets, &rtcp.TransportLayerNack{SenderSSRC: r.ssrc, MediaSSRC: r.ssrcs[i].Load(), Nacks: rtcp.NackPairsFromSequenceNumbers(seqs)})
 		}
-		if lost {
+		if lost && l.video {
 			packets = append(packets, &rtcp.PictureLossIndication{SenderSSRC: r.ssrc, MediaSSRC: r.ssrcs[i].Load()})
 		}
 	}

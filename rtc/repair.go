@@ -68,6 +68,17 @@ func (h *history) add(seq uint16, now time.Time) (fresh, torn bool) {
 	}
 }
 
+// expect notes as missing what comes before a packet that is about to be added.
+func (h *history) expect(seq uint16, now time.Time) {
+	if d := int16(seq - h.top); h.begun && d > 1 && d <= maxMissing {
+		for s := h.top + 1; s != seq; s++ {
+			h.seen[s%historySize/64] &^= 1 << (s % 64)
+			h.missing = append(h.missing, missing{seq: s, since: now})
+		}
+		h.top = seq - 1
+	}
+}
+
 // misses reports whether a packet is still waited for. Only then may one that was sent again take its number: else the same number
 // could be handed on with another content.
 func (h *history) misses(seq uint16) bool {

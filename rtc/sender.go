@@ -36,6 +36,7 @@ type Sender struct {
 	onPath       func(Path)
 	onFirst      func(key bool)
 	mids         []string     // of the tracks; written before anybody else knows the session
+	redUntil     atomic.Int64 // Unix nanoseconds: until then sound goes with redundancy, because the peer has told of a loss
 	picture      atomic.Int32 // the stream's track of which the peer gets the picture
 
 	// Under the session's mu.
@@ -82,6 +83,8 @@ type stamped struct {
 type outTrack struct {
 	wanted    bool // agreed on
 	pt, rtxPT uint8
+	redPT     uint8 // of the payload with redundancy; 0: none
+	nack      bool  // the peer may ask for what is missing
 	wideID    uint8 // of the header extension with transport-wide numbers; 0: none
 	ssrc, rtx uint32
 
@@ -350,6 +353,9 @@ func (v *Sender) leftOut(t *laneTrack, b *media.Burst) bool {
 
 // sendRun seals a run of an item's packets and puts it into the batch as one message.
 func (v *Sender) sendRun(sh *shard, t *outTrack, it *item, r run) {
+	if v.sendRED(sh, t, it) {
+		return
+	}
 	sh.room(v.host)
 	at := len(sh.arena)
 	h := packetHeader{pt: t.pt, wideID: t.wideID, timestamp: it.timestamp + t.joint.stamp, ssrc: t.ssrc}
@@ -566,7 +572,7 @@ func (v *Sender) resend(sh *shard, wanted []asked) {
 func (v *Sender) resendOne(sh *shard, a asked) bool {
 	t := &v.tracks[a.track]
 	index, ok := t.again(a.seq)
-	if !ok {
+	if !ok || !t.nack {
 		return false
 	}
 	from := t.jointOf(index)

@@ -35,6 +35,7 @@ type shard struct {
 	arena   []byte       // sealed packets that are not sent yet
 	runs    []run
 	head    [codec.MaxHead]byte // of a payload that is written anew
+	red     [redHeader]byte     // of the packet that is being sealed
 	behind  []*Sender           // those that have packets waiting, because of pacing
 	now     time.Time
 	due     time.Time // when those that are behind get more

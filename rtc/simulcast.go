@@ -117,7 +117,7 @@ func (r *Receiver) trackOf(h *rtp.Header) (track int, again bool) {
 	for i := range r.lanes {
 		l := &r.lanes[i]
 		again = l.rtxPT != 0 && l.rtxPT == h.PayloadType
-		if l.pt != h.PayloadType && !again {
+		if l.pt != h.PayloadType && !again && (l.redPT == 0 || l.redPT != h.PayloadType) {
 			continue
 		}
 		if l.rid == "" {

@@ -147,11 +147,11 @@ func TestOffersOfOtherPrograms(t *testing.T) {
 		offer, stream string // stream: what is played; "" for a publisher
 		want          []string
 	}{
-		{"chrome-156-whip", "", []string{"audio mid=0 opus/111 recvonly passive", "video mid=1 H264/108 rtx/109 recvonly passive"}},
+		{"chrome-156-whip", "", []string{"audio mid=0 opus/111 red/63 recvonly passive", "video mid=1 H264/108 rtx/109 recvonly passive"}},
 		{"chrome-156-simulcast", "", []string{"video mid=0 H264/108 rtx/109 recvonly passive"}},
 		{"chrome-79-whip", "", []string{"audio mid=0 opus/111 recvonly passive", "video mid=1 H264/125 rtx/107 recvonly passive"}},
 		{"firefox-whip", "", []string{"audio mid=0 opus/109 recvonly passive", "video mid=1 H264/126 rtx/127 recvonly passive"}},
-		{"safari-whip", "", []string{"audio mid=0 opus/111 recvonly passive", "video mid=1 H264/98 rtx/99 recvonly passive"}},
+		{"safari-whip", "", []string{"audio mid=0 opus/111 red/63 recvonly passive", "video mid=1 H264/98 rtx/99 recvonly passive"}},
 		{"obs-whip", "", []string{"audio mid=0 opus/111 recvonly passive", "video mid=1 H264/96 recvonly passive"}},
 		{"libdatachannel-whip", "", []string{"audio mid=audio opus/111 recvonly passive", "video mid=video H264/96 recvonly passive"}},
 		{"gstreamer-1.22-whip", "", []string{"video mid=video0 H264/96 recvonly passive", "audio mid=audio1 OPUS/111 recvonly passive"}},
@@ -159,17 +159,17 @@ func TestOffersOfOtherPrograms(t *testing.T) {
 		{"ffmpeg-passive-whip", "", []string{"audio mid=0 opus/111 recvonly active", "video mid=1 H264/106 recvonly active"}},
 		{"ffmpeg-active-whip", "", []string{"audio mid=0 opus/111 recvonly passive", "video mid=1 H264/106 recvonly passive"}},
 
-		{"chrome-156-whep", "h264", []string{"video mid=0 H264/108 rtx/109 sendonly passive", "audio mid=1 opus/111 sendonly passive"}},
-		{"chrome-156-whep", "vp8", []string{"video mid=0 VP8/96 rtx/97 sendonly passive", "audio mid=1 opus/111 sendonly passive"}},
-		{"chrome-156-whep", "high", []string{"video mid=0 H264/102 rtx/103 sendonly passive", "audio mid=1 opus/111 sendonly passive"}},
-		{"chrome-156-whep", "sound", []string{"video mid=0 refused", "audio mid=1 opus/111 sendonly passive"}},
+		{"chrome-156-whep", "h264", []string{"video mid=0 H264/108 rtx/109 sendonly passive", "audio mid=1 opus/111 red/63 sendonly passive"}},
+		{"chrome-156-whep", "vp8", []string{"video mid=0 VP8/96 rtx/97 sendonly passive", "audio mid=1 opus/111 red/63 sendonly passive"}},
+		{"chrome-156-whep", "high", []string{"video mid=0 H264/102 rtx/103 sendonly passive", "audio mid=1 opus/111 red/63 sendonly passive"}},
+		{"chrome-156-whep", "sound", []string{"video mid=0 refused", "audio mid=1 opus/111 red/63 sendonly passive"}},
 		{"chrome-156-whep", "picture", []string{"video mid=0 H264/108 rtx/109 sendonly passive", "audio mid=1 refused"}},
 		{"firefox-whep", "h264", []string{"audio mid=0 opus/109 sendonly passive", "video mid=1 H264/126 rtx/127 sendonly passive"}},
 		{"firefox-whep", "high", []string{"audio mid=0 opus/109 sendonly passive", "video mid=1 H264/126 rtx/127 sendonly passive"}},
 		{"firefox-whep", "vp8", []string{"audio mid=0 opus/109 sendonly passive", "video mid=1 VP8/120 rtx/124 sendonly passive"}},
 		{"firefox-no-openh264-whep", "vp8", []string{"audio mid=0 opus/109 sendonly passive", "video mid=1 VP8/120 rtx/124 sendonly passive"}},
-		{"safari-whep", "h264", []string{"audio mid=0 opus/111 sendonly passive", "video mid=1 H264/98 rtx/99 sendonly passive"}},
-		{"safari-whep", "high", []string{"audio mid=0 opus/111 sendonly passive", "video mid=1 H264/96 rtx/97 sendonly passive"}},
+		{"safari-whep", "h264", []string{"audio mid=0 opus/111 red/63 sendonly passive", "video mid=1 H264/98 rtx/99 sendonly passive"}},
+		{"safari-whep", "high", []string{"audio mid=0 opus/111 red/63 sendonly passive", "video mid=1 H264/96 rtx/97 sendonly passive"}},
 		{"gstreamer-1.22-whep", "h264", []string{"video mid=video0 H264/96 sendonly passive", "audio mid=audio1 OPUS/111 sendonly passive"}},
 		{"gstreamer-1.22-whep", "vp8", []string{"video mid=video0 VP8/97 sendonly passive", "audio mid=audio1 OPUS/111 sendonly passive"}},
 	} {

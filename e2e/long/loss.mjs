@@ -31,7 +31,7 @@ before(async () => {
   net = namespaces();
   dir = mkdtempSync(join(tmpdir(), 'sluice-long-'));
   films = { few: makeFilm(join(dir, 'few.mkv'), 600), many: makeFilm(join(dir, 'many.mkv'), 60) };
-  node = start(net.near, binary, ['serve', '--store', `sqlite:${join(dir, 'db')}`, '--http', ':5080', '--announce', net.near.address]); // in a namespace of its own, ports are free
+  node = start(net.near, binary, ['serve', '--store', `sqlite:${join(dir, 'db')}`, '--http', ':5080', '--announce', net.near.address, '--limits-cpu', '1', '--limits-memory', '1']); // in a namespace of its own, ports are free
   url = `http://${net.near.address}:5080`;
   await node.says(/node is up/);
 }, { timeout: 60_000 });
@@ -156,6 +156,46 @@ describe('5 % of the packets are lost', { timeout: 240_000 }, () => {
     assert.equal(d.plis, 0, 'no key frame was needed');
     assert.ok(d.frozen < 1, `frozen for ${d.frozen} s`);
     assert.ok(d.decoded > 28 * seconds, `${d.decoded} pictures in ${seconds} s`);
+    assert.deepEqual(page.problems, []);
+  });
+
+  test('sound that goes with redundancy is seldom concealed', async (t) => {
+    await publish(net.near, 'sound');
+    const browser = await launch({ executable: net.far.wrapper(chromiumPath) });
+    t.after(() => browser.close());
+    const page = await openPage(browser, `${url}/live/play.html?autoplay=false`); // for its origin
+    await page.evaluate(async (endpoint) => {
+      window.open = async (codecs) => {
+        const pc = new RTCPeerConnection();
+        const { receiver } = pc.addTransceiver('audio', { direction: 'recvonly' });
+        pc.getTransceivers()[0].setCodecPreferences(RTCRtpReceiver.getCapabilities('audio').codecs.filter((c) => codecs.includes(c.mimeType)));
+        await pc.setLocalDescription();
+        const res = await fetch(endpoint, { method: 'POST', headers: { 'Content-Type': 'application/sdp' }, body: pc.localDescription.sdp });
+        await pc.setRemoteDescription({ type: 'answer', sdp: await res.text() });
+        const sound = new Audio(); // samples are made when somebody listens
+        sound.srcObject = new MediaStream([receiver.track]);
+        await sound.play();
+        return pc;
+      };
+      window.pair = [await window.open(['audio/opus', 'audio/red']), await window.open(['audio/opus'])];
+    }, `${url}/live/whep/sound`);
+    const look = () => page.evaluate(() => Promise.all(window.pair.map(async (pc) => {
+      const s = [...(await pc.getStats()).values()].find((x) => x.type === 'inbound-rtp');
+      return { packets: s?.packetsReceived ?? 0, bytes: s?.bytesReceived, lost: s?.packetsLost, fec: s?.fecPacketsReceived, samples: s?.totalSamplesReceived, concealed: s?.concealedSamples - s?.silentConcealedSamples };
+    })));
+    const sound = async (n) => { await until('sound', async () => { const now = await look(); return [now.every((s) => s.packets > n), now]; }, { within: 20_000 }); };
+    await sound(100);
+    net.far.loses(0.08);
+    await new Promise((resolve) => { setTimeout(resolve, 12_000); }); // until both have told of it
+    const before = await look();
+    await new Promise((resolve) => { setTimeout(resolve, watch * 1000); });
+    const after_ = await look();
+    net.far.loses(0);
+    const share = after_.map((s, i) => (s.concealed - before[i].concealed) / (s.samples - before[i].samples));
+    const rate = after_.map((s, i) => Math.round(((s.bytes - before[i].bytes) * 8) / watch / 1000));
+    t.diagnostic(`of the sound ${(share[0] * 100).toFixed(2)} % were concealed with redundancy (${rate[0]} kbit/s), ${(share[1] * 100).toFixed(2)} % without (${rate[1]} kbit/s); ${JSON.stringify(after_)}`);
+    assert.ok(share[1] > 0.03, 'too little was lost to say anything');
+    assert.ok(share[0] < share[1] / 3, 'redundancy helps');
     assert.deepEqual(page.problems, []);
   });
 

@@ -24,6 +24,14 @@ export interface SendOptions {
   onFigures(f: Figures): void;
 }
 
+/** Sound goes twice (RFC 2198): a packet that is lost on the way comes with the next one. */
+function preferRedundancy(t: RTCRtpTransceiver): void {
+  const codecs = globalThis.RTCRtpSender?.getCapabilities?.('audio')?.codecs ?? [];
+  const red = codecs.filter((c) => c.mimeType.toLowerCase() === 'audio/red');
+  if (red.length === 0 || !('setCodecPreferences' in t)) return;
+  t.setCodecPreferences([...red, ...codecs.filter((c) => !red.includes(c))]);
+}
+
 export class SendSession implements PublishSession {
   readonly connected: Promise<void>;
   readonly ended: Promise<Problem>;
@@ -39,7 +47,7 @@ export class SendSession implements PublishSession {
     const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     const streams = [new MediaStream()]; // one msid, so that players keep lips and voice together
     if (o.audio !== null) {
-      pc.addTransceiver(o.audio, { direction: 'sendonly', streams, sendEncodings: [{ maxBitrate: AUDIO_BITRATE }] });
+      preferRedundancy(pc.addTransceiver(o.audio, { direction: 'sendonly', streams, sendEncodings: [{ maxBitrate: AUDIO_BITRATE }] }));
     }
     const encodings = encodingsOf(o.quality, o.several);
     if (o.video !== null) pc.addTransceiver(o.video, { direction: 'sendonly', streams, sendEncodings: encodings });
