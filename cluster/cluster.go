@@ -43,6 +43,7 @@ const (
 	Standalone Role = "standalone" // every way in and out, no relay
 	Origin     Role = "origin"     // takes publishers
 	Edge       Role = "edge"       // serves viewers; its way in is the relay
+	Transcoder Role = "transcoder" // makes renditions for origins
 )
 
 // NodeState is what a node says of itself; whether it is alive is judged by

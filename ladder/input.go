@@ -43,7 +43,9 @@ type input struct {
 	elapsed int64  // of timestamps since the first
 	seq     uint16
 	current *media.Burst
-	moments [256]moment // by time
+	moments [256]moment  // by time
+	stamps  [512]stamped // the latest bursts
+	next    int          // in stamps
 	queue   chan queued
 	full    bool // the queue was: frames are left out up to a key frame
 	fell    int  // how often it was, since last asked
@@ -78,8 +80,12 @@ func (in *input) Burst(b *media.Burst) {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.current = b
 	now := time.Now()
+	if in.job.lent() {
+		in.note(b, now)
+		return
+	}
+	in.current = b
 	open := len(b.Packets) > 0 && !b.Packets[len(b.Packets)-1].Marker // the frame goes on in another burst, and this one's memory does not last
 	for i := range b.Packets {
 		p := &b.Packets[i]
@@ -96,6 +102,34 @@ func (in *input) Burst(b *media.Burst) {
 		in.frames.Push(&rtp.Packet{Header: rtp.Header{SequenceNumber: p.Seq, Timestamp: b.Timestamp, Marker: p.Marker}, Payload: payload}, now, gap)
 	}
 	in.current = nil
+}
+
+// stamped is which timestamp a time of capture has on this node.
+type stamped struct {
+	captured  int64
+	timestamp uint32
+}
+
+// note remembers a burst of which another node makes renditions, with the lock held.
+func (in *input) note(b *media.Burst, now time.Time) {
+	in.lastFed = now
+	if b.Key {
+		in.lastKey = now
+	}
+	in.stamps[in.next%len(in.stamps)] = stamped{b.Captured, b.Timestamp}
+	in.next++
+}
+
+// stamp is the timestamp that a frame has here that comes from another node.
+func (in *input) stamp(b *media.Burst) uint32 {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i := in.next - 1; i >= max(0, in.next-len(in.stamps)); i-- { // it is among the newest
+		if s := in.stamps[i%len(in.stamps)]; s.captured == b.Captured {
+			return s.timestamp
+		}
+	}
+	return b.Timestamp
 }
 
 // frame takes a frame that is whole, with the lock held.

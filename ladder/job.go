@@ -3,6 +3,7 @@ package ladder
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/bits"
 	"slices"
@@ -18,6 +19,7 @@ import (
 type job struct {
 	ladder  *Ladder
 	key     media.Key
+	made    media.Key // under which another node takes what is made here; zero: it is published beside the stream
 	log     *slog.Logger
 	source  media.Track
 	picture int
@@ -42,6 +44,7 @@ type job struct {
 	less     int    // so many of the largest are not made, for want of processors
 	why      string // that, or why nothing is made
 	broken   bool   // nothing can be had at present
+	lacking  uint32 // what another node does not make, for want of processors
 	making   uint32 // by rung
 	restarts int
 	encoder  encoder
@@ -70,21 +73,11 @@ var (
 
 // run publishes the renditions and makes them until the stream is over.
 func (j *job) run(ctx context.Context) {
-	var tracks []media.Track
-	for _, r := range j.rungs {
-		t := media.Track{Kind: media.Video, Codec: j.source.Codec, Rendition: r.Name, Bitrate: r.Bitrate, Height: r.Height}
-		tracks = append(tracks, t)
-	}
-	var err error
-	if j.pub, err = j.ladder.cfg.Hub.Publish(ctx, j.key, stream.PublishOptions{Beside: true, Exact: true, Tracks: tracks, OnWanted: j.want, OnEnd: j.end,
-		OnKeyFrameRequest: func(int) { j.keyWanted.Store(true) }}); err != nil {
-		return
-	}
-	defer j.pub.Close(stream.ErrStopped)
-	if j.sub, err = j.ladder.cfg.Hub.Subscribe(ctx, j.key, stream.SubscribeOptions{Subscriber: j.in, Shared: true}); err != nil {
+	if j.pub == nil && j.open(ctx) != nil {
 		return
 	}
 	defer j.sub.Close()
+	defer j.pub.Close(stream.ErrStopped)
 	j.sub.Start()
 	pause, quick := time.Duration(0), 0
 	without := map[string]bool{} // encoders that don't do for this stream
@@ -102,7 +95,7 @@ func (j *job) run(ctx context.Context) {
 			pause, quick = 0, 0
 			continue
 		case errors.Is(why, errSlow):
-			j.ladder.tooSlow(j)
+			j.ladder.tooSlow(j, which)
 		}
 		if time.Since(began) > settled {
 			pause, quick = 0, 0
@@ -119,8 +112,57 @@ func (j *job) run(ctx context.Context) {
 	}
 }
 
+// open publishes the renditions beside the stream.
+func (j *job) open(ctx context.Context) (err error) {
+	if j.sub, err = j.ladder.cfg.Hub.Subscribe(ctx, j.key, stream.SubscribeOptions{Subscriber: j.in, Shared: true}); err != nil {
+		return err
+	}
+	if j.pub, err = j.publish(ctx, j.key, stream.PublishOptions{Beside: true}); err != nil {
+		j.sub.Close()
+	}
+	return err
+}
+
+// adopt gets the stream from its node, and publishes the renditions for another to take.
+func (j *job) adopt(ctx context.Context) (err error) {
+	if j.sub, err = j.ladder.cfg.Hub.Subscribe(ctx, j.key, stream.SubscribeOptions{Subscriber: j.in, Shared: true}); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			j.sub.Close()
+		}
+	}()
+	tracks := j.sub.Tracks()
+	j.picture = slices.IndexFunc(tracks, func(t media.Track) bool { return t.Kind == media.Video })
+	if j.picture < 0 {
+		return fmt.Errorf("make renditions of %s: it has no picture", j.key)
+	}
+	for i := range tracks {
+		if i != j.picture {
+			j.sub.Want(i, false)
+		}
+	}
+	j.source = tracks[j.picture]
+	j.in.frames.Codec = j.source.Codec.Name
+	j.pub, err = j.publish(ctx, j.made, stream.PublishOptions{Relayed: true})
+	return err
+}
+
+func (j *job) publish(ctx context.Context, key media.Key, o stream.PublishOptions) (*stream.Publisher, error) {
+	for _, r := range j.rungs {
+		o.Tracks = append(o.Tracks, media.Track{Kind: media.Video, Codec: j.source.Codec, Rendition: r.Name, Bitrate: r.Bitrate, Height: r.Height})
+	}
+	o.Exact, o.OnWanted, o.OnEnd = true, j.want, j.end
+	o.OnKeyFrameRequest = func(int) { j.keyWanted.Store(true) }
+	return j.ladder.cfg.Hub.Publish(ctx, key, o)
+}
+
 // attempt finds an encoder and makes renditions with it until there is a reason not to.
 func (j *job) attempt(ctx context.Context, which uint32, without map[string]bool) error {
+	if j.lent() {
+		return j.borrow(ctx, which)
+	}
 	e, err := j.ladder.bench.pick(ctx, j.source.Codec.Name, without)
 	if err != nil {
 		return err
@@ -134,6 +176,9 @@ func (j *job) attempt(ctx context.Context, which uint32, without map[string]bool
 	j.mu.Unlock()
 	return err
 }
+
+// lent reports whether another node makes the renditions.
+func (j *job) lent() bool { return j.ladder.cfg.Elsewhere && j.made == (media.Key{}) }
 
 // rest waits for so long, during which viewers don't count on renditions; false: the stream is over.
 func (j *job) rest(ctx context.Context, why error, pause time.Duration) bool {
@@ -172,11 +217,11 @@ func (j *job) rest(ctx context.Context, why error, pause time.Duration) bool {
 // offer tells viewers' nodes which renditions can be had.
 func (j *job) offer() {
 	j.mu.Lock()
-	less, broken := j.less, j.broken
+	less, broken, lacking := j.less, j.broken, j.lacking
 	j.mu.Unlock()
 	for i, r := range j.rungs {
 		rate := r.Bitrate
-		if broken || i < less {
+		if broken || i < less || lacking>>i&1 == 1 {
 			rate = 0
 		}
 		j.pub.Offer(i, rate, 0)
@@ -201,7 +246,7 @@ func (j *job) review(rungs []Rung, height int) {
 func (j *job) top() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if i := bits.TrailingZeros32(j.making); j.making != 0 && i < len(j.rungs)-1 {
+	if i := bits.TrailingZeros32(j.making); j.making != 0 && i < len(j.rungs)-1 && !j.lent() {
 		return j.rungs[i].Height
 	}
 	return 0
@@ -214,10 +259,17 @@ func (j *job) given() int {
 	return j.less
 }
 
-// fewer gives up the largest rendition that is made. One is always left.
-func (j *job) fewer(why string) {
+// most is the largest of the renditions that are made.
+func (j *job) most() uint32 {
 	j.mu.Lock()
-	less := min(max(bits.TrailingZeros32(j.making), j.less)+1, len(j.rungs)-1)
+	defer j.mu.Unlock()
+	return j.making & -j.making
+}
+
+// fewer gives up the largest of some renditions. One is always left.
+func (j *job) fewer(which uint32, why string) {
+	j.mu.Lock()
+	less := min(bits.TrailingZeros32(which)+1, len(j.rungs)-1)
 	changed := less > j.less
 	if changed {
 		j.less, j.why = less, why
@@ -279,7 +331,7 @@ func (j *job) due() (due, may uint32) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	may = (1<<len(j.rungs) - 1) &^ (1<<j.less - 1)
-	if j.ladder.cfg.OnDemand {
+	if j.ladder.cfg.OnDemand || j.made != (media.Key{}) {
 		return j.wanted & may, may
 	}
 	return may, may

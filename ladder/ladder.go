@@ -31,7 +31,9 @@ type Config struct {
 	// default 0.85. nil: as many as are wanted.
 	Load    func() float64
 	MaxLoad float64
-	Log     *slog.Logger // default slog.Default()
+	// Elsewhere has another node make the renditions: the hub gets them under the name that media.Key.Made gives them.
+	Elsewhere bool
+	Log       *slog.Logger // default slog.Default()
 }
 
 // Ladder makes renditions of all streams that are published on this node.
@@ -42,6 +44,7 @@ type Ladder struct {
 	mu       sync.Mutex
 	rules    []Rule // the narrowest first
 	jobs     map[media.Key]*job
+	running  context.Context // Run's; nil: it does not
 	governor governor
 	restarts int // of jobs that are over
 	lost     int
@@ -77,7 +80,15 @@ const lookEvery = 250 * time.Millisecond
 func (l *Ladder) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	defer l.ended.Wait()
+	l.mu.Lock()
+	l.running = ctx
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		l.running = nil
+		l.mu.Unlock()
+		l.ended.Wait()
+	}()
 	for {
 		select {
 		case <-ctx.Done():
@@ -85,7 +96,7 @@ func (l *Ladder) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		for _, info := range l.cfg.Hub.List() {
-			l.consider(ctx, info)
+			l.consider(info)
 		}
 		l.govern(time.Now())
 	}
@@ -99,7 +110,7 @@ const (
 )
 
 // consider begins to make renditions of a stream that has none, and ends those that are no longer the right ones.
-func (l *Ladder) consider(ctx context.Context, info stream.Info) {
+func (l *Ladder) consider(info stream.Info) {
 	if info.Relayed || !info.Flowing || time.Since(info.Started) < known {
 		return
 	}
@@ -123,16 +134,22 @@ func (l *Ladder) consider(ctx context.Context, info stream.Info) {
 		j := &job{ladder: l, key: info.Key, log: l.cfg.Log.With("stream", info.Key), source: tracks[picture], picture: picture,
 			rungs: fit, of: rungs, height: height, bitrate: bitrate, changed: make(chan struct{}, 1)}
 		j.in = newInput(j)
-		l.jobs[info.Key] = j
-		l.ended.Go(func() {
-			j.run(ctx)
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			s := j.status()
-			l.restarts, l.lost = l.restarts+s.Restarts, l.lost+s.Lost
-			delete(l.jobs, info.Key)
-		})
+		l.beginLocked(info.Key, j)
 	}
+}
+
+// beginLocked runs a job. The ladder's Run has not ended.
+func (l *Ladder) beginLocked(key media.Key, j *job) {
+	l.jobs[key] = j
+	ctx := l.running
+	l.ended.Go(func() {
+		j.run(ctx)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		s := j.status()
+		l.restarts, l.lost = l.restarts+s.Restarts, l.lost+s.Lost
+		delete(l.jobs, key)
+	})
 }
 
 // sends reports whether a publisher sends renditions himself.
@@ -156,16 +173,16 @@ func (l *Ladder) govern(now time.Time) {
 	}
 	switch l.governor.step(now, load, from != nil, to != nil) {
 	case -1:
-		from.fewer(fmt.Sprintf("%.0f %% of the node's processors are busy", 100*load))
+		from.fewer(from.most(), fmt.Sprintf("%.0f %% of the node's processors are busy", 100*load))
 	case 1:
 		to.more()
 	}
 }
 
 // tooSlow is what a job says whose encoders don't keep up.
-func (l *Ladder) tooSlow(j *job) {
+func (l *Ladder) tooSlow(j *job, which uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.governor.fewer(time.Now())
-	j.fewer(errSlow.Error())
+	j.fewer(which, errSlow.Error())
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -175,7 +176,7 @@ func (a *audience) late(track int, q float64) time.Duration {
 	return all[int(q*float64(len(all)-1))]
 }
 
-func watch(t *testing.T, hub *stream.Hub, key media.Key) (*audience, *stream.Subscription) {
+func watch(t testing.TB, hub *stream.Hub, key media.Key) (*audience, *stream.Subscription) {
 	t.Helper()
 	a := &audience{came: map[int]map[uint32]time.Time{}, keys: map[int][]uint32{}, order: map[int][]uint32{}, seqs: map[int][]uint16{}, lowest: map[int]int{}}
 	sub, err := hub.Subscribe(t.Context(), key, stream.SubscribeOptions{Subscriber: a})
@@ -186,7 +187,7 @@ func watch(t *testing.T, hub *stream.Hub, key media.Key) (*audience, *stream.Sub
 	return a, sub
 }
 
-func until(t *testing.T, within time.Duration, why func() error) {
+func until(t testing.TB, within time.Duration, why func() error) {
 	t.Helper()
 	for deadline := time.Now().Add(within); ; <-time.After(20 * time.Millisecond) {
 		err := why()
@@ -298,7 +299,7 @@ func TestRenditions(t *testing.T) {
 }
 
 // pid is the child of the only stream; it waits for one that is none of those before.
-func pid(t *testing.T, l *Ladder, before ...int) (now int) {
+func pid(t testing.TB, l *Ladder, before ...int) (now int) {
 	t.Helper()
 	until(t, slowly, func() error {
 		if s := l.Status(); len(s) > 0 {
@@ -528,6 +529,18 @@ func TestGovernor(t *testing.T) {
 		at = at.Add(s.after)
 		if got := g.step(at, s.load, true, s.given > 0); got != s.want {
 			t.Errorf("step %d, %s: %d", i, s.because, got)
+		}
+	}
+}
+
+func TestNameOfRenditions(t *testing.T) {
+	all := []Rung{large, mid, small}
+	if got, err := parse(name(all)); err != nil || !slices.Equal(got, all) {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []string{"", "480", "480x", "x1", "481x500000", "480x1", "480x500000-", "9999998x500000", strings.Repeat("480x500000-", maxRungs) + "480x500000"} {
+		if got, err := parse(bad); err == nil {
+			t.Errorf("%q is %v", bad, got)
 		}
 	}
 }

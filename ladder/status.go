@@ -12,11 +12,11 @@ type Status struct {
 	Stream     media.Key   `json:"stream"`
 	Renditions []Rendition `json:"renditions"` // the largest first
 	Encoder    string      `json:"encoder"`
-	PID        int         `json:"pid,omitempty"`        // of FFmpeg
-	Reason     string      `json:"reason,omitempty"`     // why some are not made that could be
-	Restarts   int         `json:"restarts"`             // of the encoders, because they had ended
-	Lost       int         `json:"lostFrames"`           // of the source, because the encoders were too slow
-	Transcoder string      `json:"transcoder,omitempty"` // the node that makes them, if not this one
+	PID        int         `json:"pid,omitempty"`       // of FFmpeg
+	Reason     string      `json:"reason,omitempty"`    // why some are not made that could be
+	Restarts   int         `json:"restarts"`            // of the encoders, because they had ended
+	Lost       int         `json:"lostFrames"`          // of the source, because the encoders were too slow
+	Elsewhere  bool        `json:"elsewhere,omitempty"` // another node makes them
 }
 
 // Rendition is one of a stream's, and what is done about it.
@@ -68,11 +68,11 @@ func (j *job) status() Status {
 	j.in.mu.Unlock()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	s := Status{Stream: j.key, Encoder: j.encoder.name, PID: j.pid, Reason: j.why, Restarts: j.restarts, Lost: lost}
+	s := Status{Stream: j.key, Encoder: j.encoder.name, PID: j.pid, Reason: j.why, Restarts: j.restarts, Lost: lost, Elsewhere: j.lent()}
 	for i, r := range j.rungs {
 		state := Unasked
 		switch {
-		case i < j.less:
+		case i < j.less, j.lacking>>i&1 == 1:
 			state = Given
 		case j.broken:
 			state = Broken

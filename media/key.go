@@ -48,6 +48,18 @@ func (k Key) Main() (main Key, backup bool) {
 	return k, backup
 }
 
+// madeMark is what no name has, either.
+const madeMark = "~made~"
+
+// Made names renditions of a stream that another node makes, which are a stream of their own between nodes. What says which: a name as NewKey takes it.
+func (k Key) Made(what string) Key { return Key{App: k.App, ID: k.ID + madeMark + what} }
+
+// Source names the stream that k is renditions of, and says of which; "": k is none.
+func (k Key) Source() (source Key, what string) {
+	k.ID, what, _ = strings.Cut(k.ID, madeMark)
+	return k, what
+}
+
 // String returns "app/id".
 func (k Key) String() string { return k.App + "/" + k.ID }
 

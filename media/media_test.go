@@ -160,3 +160,19 @@ func TestPattern(t *testing.T) {
 		}
 	}
 }
+
+func TestMade(t *testing.T) {
+	key := Key{App: "live", ID: "s"}
+	for _, k := range []Key{key, key.Backup()} {
+		made := k.Made("480x800000")
+		if source, what := made.Source(); source != k || what != "480x800000" {
+			t.Errorf("%s is %s of %s", made, what, source)
+		}
+		if _, err := ParseKey(made.String()); !errors.Is(err, ErrBadKey) {
+			t.Errorf("a user may ask for %s: %v", made, err)
+		}
+		if source, what := k.Source(); source != k || what != "" {
+			t.Errorf("%s is %q of %s", k, what, source)
+		}
+	}
+}

@@ -13,7 +13,10 @@ import (
 // newLadder makes the ladder, which makes nothing where no stream is published.
 func (n *Node) newLadder(cfg config.Ladder) (*ladder.Ladder, error) {
 	c := ladder.Config{Hub: n.hub, OnDemand: cfg.OnDemand, Encoders: cfg.Encoders, Preset: cfg.Preset, Log: n.log,
-		Load: func() float64 { return n.load.state().cpu }, MaxLoad: n.cfg.Limits.CPU}
+		MaxLoad: n.cfg.Limits.CPU, Elsewhere: cfg.By == "transcoders"}
+	if c.MaxLoad > 0 {
+		c.Load = func() float64 { return n.load.state().cpu }
+	}
 	rules := cfg.Rules
 	if len(cfg.Rungs) > 0 {
 		rules = append([]string{"*=" + strings.Join(cfg.Rungs, "+")}, rules...)

@@ -9,6 +9,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -46,6 +47,7 @@ type ways struct {
 	publish bool // WebRTC comes in
 	pull    bool // the relay comes in
 	serve   bool // the relay goes out
+	make    bool // renditions are made for other nodes
 }
 
 // roles: every node plays to viewers.
@@ -54,6 +56,7 @@ func roles() map[cluster.Role]ways {
 		cluster.Standalone: {publish: true},
 		cluster.Origin:     {publish: true, pull: true, serve: true},
 		cluster.Edge:       {pull: true, serve: true},
+		cluster.Transcoder: {pull: true, serve: true, make: true},
 	}
 }
 
@@ -94,6 +97,8 @@ type Node struct {
 	http      *http.Server
 	listener  net.Listener
 
+	transcoders *transcoders // of which the ladder has one make renditions, if it does not itself
+
 	metrics  *metrics.Set
 	load     *load
 	started  time.Time
@@ -109,7 +114,10 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	n := &Node{cfg: cfg, deps: deps, role: cluster.Role(cfg.Role), started: time.Now()}
 	var ok bool
 	if n.ways, ok = roles()[n.role]; !ok {
-		return nil, fmt.Errorf("role %q is not standalone, origin or edge", cfg.Role)
+		return nil, fmt.Errorf("role %q is not standalone, origin, edge or transcoder", cfg.Role)
+	}
+	if cfg.Ladder.By == "transcoders" && !n.ways.pull {
+		return nil, errors.New("ladder.by: transcoders make renditions for origins: a standalone node has no others")
 	}
 	n.cfg.ID = cmp.Or(cfg.ID, DefaultID())
 	n.log = deps.Log.With("node", n.cfg.ID)
@@ -144,10 +152,17 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	if n.ladder, err = n.newLadder(cfg.Ladder); err != nil {
 		return nil, err
 	}
-	n.relayOut = outrelay.New(outrelay.Config{Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Seen: n.seen, Known: n.known,
+	n.transcoders = &transcoders{view: n.directory.View, chosen: map[media.Key]*choice{}}
+	addr, make := n.relayAddr, n.ladder.Make
+	if n.ways.make {
+		addr = func() string { return "" } // nobody is to take the streams themselves from here
+	} else {
+		make = nil
+	}
+	n.relayOut = outrelay.New(outrelay.Config{Make: make, Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Seen: n.seen, Known: n.known,
 		Region: cfg.Region, Fanout: cfg.RelayFanout, Busy: func() bool { return n.admit() != nil }, Path: n.Path, Metrics: n.metrics, Log: n.log})
 	n.relayIn = inrelay.New(inrelay.Config{Hub: n.hub, Identity: n.identity, Node: n.cfg.ID, Lookup: n.lookup, Watch: n.watch, Suspect: n.suspect, Grace: cfg.Publish.Grace,
-		Region: cfg.Region, Addr: n.relayAddr, Below: n.relayOut.Below, Rerouted: n.relayOut.Rerouted, Metrics: n.metrics, Log: n.log})
+		Region: cfg.Region, Addr: addr, Below: n.relayOut.Below, Rerouted: n.relayOut.Rerouted, Metrics: n.metrics, Log: n.log})
 	n.load = n.newLoad()
 	n.measure()
 	if cfg.CloudNotice == "azure" {

@@ -102,6 +102,9 @@ func (n *Node) known(ctx context.Context, key string) bool {
 
 // lookup finds the origin of a stream, or of its backup.
 func (n *Node) lookup(ctx context.Context, key media.Key) (inrelay.Source, error) {
+	if _, what := key.Source(); what != "" {
+		return n.transcoders.choose(key, time.Now())
+	}
 	stem, backup := key.Main()
 	s, b, err := n.directory.LookupBoth(ctx, stem)
 	if err != nil {
@@ -136,6 +139,9 @@ func (n *Node) viewersOf(key media.Key) int {
 
 // watch tells of each new origin of a stream, or of its backup.
 func (n *Node) watch(key media.Key, fn func(inrelay.Source)) (cancel func()) {
+	if _, what := key.Source(); what != "" { // the registry knows nothing of it
+		return func() {}
+	}
 	stem, backup := key.Main()
 	return n.directory.Watch(stem, func(s cluster.Stream) {
 		if s.Backup == backup {
@@ -146,6 +152,10 @@ func (n *Node) watch(key media.Key, fn func(inrelay.Source)) (cancel func()) {
 
 // suspect has the directory look closer at a stream that was lost.
 func (n *Node) suspect(key media.Key) {
+	if _, what := key.Source(); what != "" {
+		n.transcoders.suspect(key, time.Now())
+		return
+	}
 	if stem, backup := key.Main(); !backup {
 		n.directory.Suspect(stem)
 	}
@@ -167,6 +177,9 @@ func (n *Node) describe() cluster.Node {
 		d.State = cluster.Draining
 	}
 	for _, i := range n.hub.List() {
+		if _, what := i.Key.Source(); what != "" {
+			continue
+		}
 		if main, backup := i.Key.Main(); backup { // nobody watches it under that name
 			if !i.Relayed {
 				d.Backups = append(d.Backups, main)

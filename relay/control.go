@@ -218,13 +218,18 @@ func ParseFrame(b []byte) (Frame, error) {
 	return f, nil
 }
 
-// parseKey reads the name of a stream, or of its backup.
+// parseKey reads the name of a stream, or of its backup, or of renditions of one of them.
 func parseKey(s string) (media.Key, error) {
 	app, id, _ := strings.Cut(s, "/")
-	main, backup := media.Key{App: app, ID: id}.Main()
+	source, what := media.Key{App: app, ID: id}.Source()
+	main, backup := source.Main()
 	key, err := media.NewKey(main.App, main.ID)
 	if err == nil && backup {
 		key = key.Backup()
+	}
+	if err == nil && what != "" {
+		_, err = media.NewKey(main.App, what)
+		key = key.Made(what)
 	}
 	return key, err
 }

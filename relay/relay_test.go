@@ -93,6 +93,8 @@ func TestBadControlFrames(t *testing.T) {
 		"subscribe with a bad name":  {typeSubscribe, 4, 'a', '/', '.', '.'},
 		"a backup of nothing":        append([]byte{typeSubscribe, 10}, "a/~backup"...),
 		"a backup of a backup":       append([]byte{typeSubscribe, 17}, "a/s~backup~backup"...),
+		"renditions of nothing":      append([]byte{typeSubscribe, 16}, "a/~made~480x8000"...),
+		"renditions of which nobody": append([]byte{typeSubscribe, 11}, "a/s~made~.."...),
 		"too many tracks":            many.append(nil),
 		"half a track":               {typeTracks, 1, 1, byte(media.Video), 1, 'a', 0},
 		"a track of no kind":         Tracks{1, []media.Track{{Kind: 9, Codec: video.Codec}}}.append(nil),

@@ -213,7 +213,9 @@ func streamRows(streams []cluster.Stream, view cluster.View) []streamRow {
 	for _, n := range view.Alive() {
 		for _, s := range n.Serving {
 			viewers[s.Stream] += s.Viewers
-			edges[s.Stream] = append(edges[s.Stream], n.ID)
+			if n.Role != cluster.Transcoder {
+				edges[s.Stream] = append(edges[s.Stream], n.ID)
+			}
 		}
 	}
 	rows := []streamRow{}

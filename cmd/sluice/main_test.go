@@ -46,7 +46,7 @@ func TestRun(t *testing.T) {
 		{"check finds all", "check " + bad, nil, exitFailed,
 			bad + ":1: the file has no key \"nod\"; did you mean \"node\"?\n" + bad + ":3: up.edges: \"x\" is not a whole number\n", "sluice: 2 mistakes in " + bad + "\n"},
 		{"check of the environment", "check " + good, map[string]string{"SLUICE_NODE_ROLE": "x", "SLUICE_NODE_ROLL": "x"}, exitFailed,
-			"variable SLUICE_NODE_ROLE: \"x\" is not one of standalone, origin, edge\nvariable SLUICE_NODE_ROLL is not a setting; did you mean SLUICE_NODE_ROLE?\n",
+			"variable SLUICE_NODE_ROLE: \"x\" is not one of standalone, origin, edge, transcoder\nvariable SLUICE_NODE_ROLL is not a setting; did you mean SLUICE_NODE_ROLE?\n",
 			"sluice: 2 mistakes in " + good + " and the environment\n"},
 		{"unknown variable", "version", map[string]string{"SLUICE_NODE_ROLL": "x"}, 0, "sluice dev …",
 			"sluice: warning: variable SLUICE_NODE_ROLL is not a setting; did you mean SLUICE_NODE_ROLE?\n"},

@@ -39,6 +39,10 @@ type Config struct {
 	// look-ups in vain within a second it is not asked any more.
 	Known func(ctx context.Context, key string) bool
 
+	// Make publishes to the hub what it has not, when another node asks for it: renditions of a stream (media.Key.Made). nil: there is nobody to
+	// make any.
+	Make func(ctx context.Context, key media.Key) error
+
 	MaxSubscriptions int // of all peers together; default 10,000
 
 	Region string      // of this node

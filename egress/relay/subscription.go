@@ -19,6 +19,7 @@ import (
 
 const (
 	greetWithin  = 3 * time.Second // a peer that opens a control stream says what it wants within
+	makeWithin   = 2 * time.Second // renditions are begun within
 	finishWithin = time.Second     // what is queued when a stream ends may be written for so long
 )
 
@@ -65,6 +66,14 @@ func (s *subscription) serve(ctx context.Context) error {
 	}
 	// The hub would pull a stream that it does not have. Two nodes that ask each other would do so for ever.
 	info, ok := s.relay.cfg.Hub.Info(s.key)
+	if _, what := s.key.Source(); !ok && what != "" && s.relay.cfg.Make != nil && !s.relay.busy() {
+		making, cancel := context.WithTimeout(ctx, makeWithin)
+		defer cancel()
+		if err := s.relay.cfg.Make(making, s.key); err != nil {
+			s.relay.cfg.Log.Warn("renditions can't be made for another node", "peer", s.node, "stream", s.key, "err", err)
+		}
+		info, ok = s.relay.cfg.Hub.Info(s.key)
+	}
 	if !ok {
 		return s.refuse(wire.End{Code: wire.Offline})
 	}

@@ -38,7 +38,7 @@ type Trace struct {
 
 // Node is one process that takes or serves streams.
 type Node struct {
-	Role   string `yaml:"role" default:"standalone" enum:"standalone,origin,edge" help:"What the node opens: standalone, origin or edge."`
+	Role   string `yaml:"role" default:"standalone" enum:"standalone,origin,edge,transcoder" help:"What the node opens: standalone, origin, edge or transcoder."`
 	ID     string `yaml:"id" default:"" check:"id" help:"Name in the cluster, unique; empty: host name and process id."`
 	Region string `yaml:"region" default:"" check:"id" help:"Where the node is, for placement."`
 
@@ -106,6 +106,7 @@ type Publish struct {
 type Ladder struct {
 	Rungs    []string `yaml:"rungs" default:"" check:"rung" help:"Renditions to make of each stream, such as 720p:1500k; none: streams are played as they are published."`
 	Rules    []string `yaml:"rules" default:"" check:"rule" help:"Other renditions for some streams, such as live/stage=1080p:4M+480p:800k, live/camera*=240p:400k or other/*=none."`
+	By       string   `yaml:"by" default:"origin" enum:"origin,transcoders" help:"Who makes them: the origin to which is published, or nodes of the role transcoder."`
 	OnDemand bool     `yaml:"on-demand" default:"false" negatable:"" help:"Make only renditions that somebody watches."`
 	Encoders []string `yaml:"encoders" default:"" enum:"libx264,libopenh264,libvpx,libvpx-vp9,libsvtav1,libaom-av1,h264_nvenc,h264_qsv,h264_vaapi,vp8_vaapi,vp9_vaapi,vp9_qsv,av1_nvenc" help:"FFmpeg's encoders to be tried first, such as h264_nvenc; none: those in software."`
 	Preset   string   `yaml:"preset" default:"superfast" enum:"ultrafast,superfast,veryfast,faster,fast,medium" help:"Effort of libx264."`

@@ -59,7 +59,7 @@ func TestLoadFails(t *testing.T) {
 	}{
 		{"no file", "/nowhere/s.yaml", nil, "there is no configuration file /nowhere/s.yaml"},
 		{"mistakes", bad, nil, bad + `:1: the file has no key "nod"; did you mean "node"? (and 1 more: sluice check ` + bad + ")"},
-		{"variable", "", map[string]string{"SLUICE_NODE_ROLE": "x"}, `variable SLUICE_NODE_ROLE: "x" is not one of standalone, origin, edge`},
+		{"variable", "", map[string]string{"SLUICE_NODE_ROLE": "x"}, `variable SLUICE_NODE_ROLE: "x" is not one of standalone, origin, edge, transcoder`},
 		{"unknown variables stop nothing", "", map[string]string{"SLUICE_NODE_ROLL": "x"}, "<nil>"},
 		{"list in a variable", "", map[string]string{"SLUICE_NODE_ANNOUNCE": "192.0.2.1,x"}, `variable SLUICE_NODE_ANNOUNCE: "x" is not an IP address, auto, or stun:HOST:PORT`},
 	} {
@@ -156,7 +156,7 @@ func TestCheck(t *testing.T) {
 	}{
 		{"all well", "up:\n  edges: 3\n", map[string]string{"SLUICE_CONFIG": "x", "SLUICE_NODE_ROLE": "edge"}, nil},
 		{"bad variable after the file's mistakes", "up:\n  edges: x\n", map[string]string{"SLUICE_NODE_ROLE": "x"}, []string{
-			`2: up.edges: "x" is not a whole number`, `variable SLUICE_NODE_ROLE: "x" is not one of standalone, origin, edge`}},
+			`2: up.edges: "x" is not a whole number`, `variable SLUICE_NODE_ROLE: "x" is not one of standalone, origin, edge, transcoder`}},
 		{"unknown variables", "", map[string]string{"SLUICE_NODE_ROLL": "x", "SLUICE_CHEESE_AND_WINE": "x"}, []string{
 			"variable SLUICE_CHEESE_AND_WINE is not a setting", "variable SLUICE_NODE_ROLL is not a setting; did you mean SLUICE_NODE_ROLE?"}},
 		{"one port for both", "up:\n  play-port: 9000\n  publish-port: 9000\n", nil, []string{"3: publish-port and play-port of up are both 9000: they must differ"}},

@@ -103,7 +103,7 @@ var mistakeCases = []struct {
 	{"no number", "up:\n  edges: many\n", []string{`2: up.edges: "many" is not a whole number`}},
 	{"neither true nor false", "node:\n  media-tcp: off\n", []string{`2: node.media-tcp: "off" is not true or false`}},
 	{"out of range", "node:\n  limits:\n    cpu: 85\n", []string{`3: node.limits.cpu: 85 is not between 0.01 and 1`}},
-	{"no role", "node:\n  role: egde\n", []string{`2: node.role: "egde" is not one of standalone, origin, edge; did you mean "edge"?`}},
+	{"no role", "node:\n  role: egde\n", []string{`2: node.role: "egde" is not one of standalone, origin, edge, transcoder; did you mean "edge"?`}},
 	{"list wanted", "node:\n  apps: live\n", []string{`2: node.apps takes a list, such as [a, b]`}},
 	{"value wanted", "node:\n  role: [edge]\n", []string{`2: node.role takes one value, not a list`}},
 	{"section wanted", "node: edge\n", []string{`1: "node" must hold settings, one to a line, such as "role: …"`}},

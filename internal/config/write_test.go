@@ -58,7 +58,7 @@ func TestSetRefuses(t *testing.T) {
 	for _, tc := range []struct{ path, text, err string }{
 		{"node.rol", "edge", `there is no setting "node.rol"; did you mean "node.role"?`},
 		{"node", "edge", `there is no setting "node"`},
-		{"node.role", "egde", `node.role: "egde" is not one of standalone, origin, edge; did you mean "edge"?`},
+		{"node.role", "egde", `node.role: "egde" is not one of standalone, origin, edge, transcoder; did you mean "edge"?`},
 		{"node.announce", "stun:3478", `node.announce: "stun:3478" is not a STUN server such as stun:stun.example.org:3478`},
 		{"node.announce", "1.2.3.4,here", `node.announce: "here" is not an IP address, auto, or stun:HOST:PORT`},
 	} {
