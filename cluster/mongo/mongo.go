@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	monitor "go.mongodb.org/mongo-driver/v2/event"
 	driver "go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
@@ -49,6 +50,7 @@ type Registry struct {
 	where     string        // hosts and database, for errors; never a password
 	timeout   time.Duration // of every call, if the URL has one
 	clock     clock
+	doubt     chan struct{}    // the clock must be measured at once
 	fixed     func() time.Time // a test's clock
 	log       *slog.Logger
 	bad       *cluster.BadRows
@@ -90,6 +92,8 @@ func Open(ctx context.Context, url string, opts ...Option) (*Registry, error) {
 		opt(r)
 	}
 	r.bad = cluster.NewBadRows(r.log)
+	r.doubt = make(chan struct{}, 1)
+	o.SetServerMonitor(&monitor.ServerMonitor{TopologyDescriptionChanged: r.elected})
 	if r.client, err = driver.Connect(o); err != nil {
 		return nil, fmt.Errorf("open registry: %w", badURL(err))
 	}
@@ -201,5 +205,10 @@ func (r *Registry) wrap(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf(format+": %w", append(args, r.explain(err))...)
+	err = r.explain(err)
+	var f *failure
+	if errors.As(err, &f) {
+		r.doubtClock() // whoever answers next may have another
+	}
+	return fmt.Errorf(format+": %w", append(args, err)...)
 }

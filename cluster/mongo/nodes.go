@@ -111,7 +111,7 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 	}
 	if err == nil {
 		now := r.Now()
-		d.Heartbeat, d.Process, d.Revisions = now, n.Process(), map[string]int64{}
+		d.Heartbeat, d.Process, d.Revisions = r.stamp(), n.Process(), map[string]int64{}
 		again := false
 		if again, err = r.rejoin(ctx, d); err == nil && !again {
 			_, err = r.nodes.ReplaceOne(ctx, id(n.ID), d, options.Replace().SetUpsert(true))
@@ -185,7 +185,7 @@ func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
 		var res *driver.UpdateResult
 		res, err = r.nodes.UpdateOne(ctx,
 			bson.D{{Key: "_id", Value: n.ID}, {Key: "session", Value: n.Session}, {Key: "fenced", Value: false}, {Key: "notice", Value: r.lastNotice(n.ID)}},
-			set(append(d.said(), bson.E{Key: "heartbeat", Value: r.Now()})))
+			set(append(d.said(), bson.E{Key: "heartbeat", Value: r.stamp()})))
 		if err == nil && res.MatchedCount == 0 {
 			err = r.whyNot(ctx, n)
 		}
