@@ -198,8 +198,8 @@ func TestWatchingCosts(t *testing.T) {
 			w[i].check(t, fmt.Sprint("viewer ", i), "broadcasting of a, epoch 1")
 		}
 		asked("all is well", 20*time.Second, 10, 40)
-		g.Suspect(key2(7))
-		g.Suspect(key2(7))
+		g.Suspect(key2(7), false)
+		g.Suspect(key2(7), false)
 		asked("one is lost", 5*time.Second, 50, 10)
 		asked("and is not believed to be there", 25*time.Second, 91, 50) // beside the others, every 2 s
 		asked("all is well again", 20*time.Second, 10, 40)
@@ -230,11 +230,44 @@ func TestSuspect(t *testing.T) {
 		}
 		a.reg.Cut(true)
 		a.stop()
-		edge.Suspect(key)
+		edge.Suspect(key, false)
 		b.acquire(t, key)
 		begin := time.Now()
 		if s := <-told; s.Origin != "b" || time.Since(begin) > 110*time.Millisecond {
 			t.Errorf("told of %+v after %v", s, time.Since(begin))
+		}
+	})
+}
+
+// When an origin dies that has a stream and its backup, both are found as soon as they are elsewhere, whichever comes first.
+func TestSuspectBoth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.NewStore(time.Now)
+		a, b := newOrigin(t, store, "a"), newOrigin(t, store, "b")
+		defer b.stop()
+		edge := cluster.NewDirectory(store.Open(), "edge", (&story{}).log())
+		defer start(t, edge.Run)()
+		a.acquire(t, key)
+		if _, err := a.Acquire(t.Context(), key, true, nil); err != nil {
+			t.Fatal(err)
+		}
+		told := make(chan cluster.Stream, 10)
+		defer edge.Watch(key, func(s cluster.Stream) { told <- s })()
+		<-told
+		<-told
+		a.reg.Cut(true)
+		a.stop()
+		edge.Suspect(key, true)
+		edge.Suspect(key, false)
+		for _, backup := range []bool{false, true} {
+			if _, err := b.Acquire(t.Context(), key, backup, nil); err != nil {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			if s := <-told; s.Origin != "b" || s.Backup != backup || time.Since(begin) > cluster.PollEvery(5*time.Second)+10*time.Millisecond {
+				t.Errorf("told of %+v after %v", s, time.Since(begin))
+			}
+			pass(5 * time.Second)
 		}
 	})
 }

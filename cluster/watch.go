@@ -23,7 +23,7 @@ type watched struct {
 	read     time.Time // when
 	due      time.Time // when to look again; zero: at once
 	since    time.Time // it has been looked for since then; zero: it flows
-	suspect  int64     // the epoch that is not believed, until it changes or for suspectFor
+	suspect  [2]int64  // the epochs that are not believed, until they change or for suspectFor
 }
 
 // watcher is one Watch.
@@ -57,16 +57,20 @@ func (d *Directory) Watch(key media.Key, fn func(Stream)) (cancel func()) {
 	}
 }
 
-// Suspect says that a watched stream does not come from where the registry says, as when an upstream was lost: it is looked at at once,
-// and often, until it has a new epoch.
-func (d *Directory) Suspect(key media.Key) {
+// Suspect says that a watched stream, or its backup, does not come from where the registry says, as when an upstream was lost: it is
+// looked at at once, and often, until it has a new epoch.
+func (d *Directory) Suspect(key media.Key, backup bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if s := d.watched[key]; s != nil && (s.suspect == 0 || s.suspect != s.rows[0].Epoch) {
-		s.suspect, s.since, s.due = s.rows[0].Epoch, time.Now(), time.Time{}
+	s, i := d.watched[key], index(backup)
+	if s != nil && s.rows[i].Epoch != 0 && s.suspect[i] != s.rows[i].Epoch {
+		s.suspect[i], s.since, s.due = s.rows[i].Epoch, time.Now(), time.Time{}
 		poke(d.wake)
 	}
 }
+
+// suspected reports that one of its epochs is not believed.
+func (s *watched) suspected() bool { return s.suspect != [2]int64{} }
 
 // changed is told by the registry.
 func (d *Directory) changed(c Change) {
@@ -110,7 +114,7 @@ func (s *watched) period(now time.Time) time.Duration {
 
 // offline reports that the stream did not flow when it was looked at a moment ago.
 func (s *watched) offline(now time.Time) bool {
-	return s.suspect == 0 && !s.since.IsZero() && !s.read.IsZero() && now.Sub(s.read) < s.period(now)+PollStep
+	return !s.suspected() && !s.since.IsZero() && !s.read.IsZero() && now.Sub(s.read) < s.period(now)+PollStep
 }
 
 // next is the first time after now in a rhythm that all share: so that one query asks for all.
@@ -220,11 +224,13 @@ func (d *Directory) learn(asked []media.Key, found map[slot]Stream) (calls []fun
 
 // judge decides whether the stream must be looked for.
 func (w *watched) judge(flows bool, now time.Time) {
-	if w.suspect != 0 && (w.suspect != w.rows[0].Epoch || now.Sub(w.since) > suspectFor) {
-		w.suspect = 0
+	for i := range w.suspect {
+		if w.suspect[i] != w.rows[i].Epoch || now.Sub(w.since) > suspectFor {
+			w.suspect[i] = 0
+		}
 	}
 	switch {
-	case w.suspect != 0:
+	case w.suspected():
 	case flows:
 		w.since = time.Time{}
 	case w.since.IsZero():

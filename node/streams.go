@@ -150,15 +150,13 @@ func (n *Node) watch(key media.Key, fn func(inrelay.Source)) (cancel func()) {
 	})
 }
 
-// suspect has the directory look closer at a stream that was lost.
+// suspect has the directory look closer at a stream, or a backup, that was lost.
 func (n *Node) suspect(key media.Key) {
 	if _, what := key.Source(); what != "" {
 		n.transcoders.suspect(key, time.Now())
 		return
 	}
-	if stem, backup := key.Main(); !backup {
-		n.directory.Suspect(stem)
-	}
+	n.directory.Suspect(key.Main())
 }
 
 // relayAddr is where other nodes get streams from this one.
