@@ -160,6 +160,10 @@ func (e *InUse) Unwrap() error { return ErrStreamInUse }
 // can't be reached (a write may then have been done or not): callers go on with what they know.
 // Times are exact to a millisecond. A row that can't be read is left out of lists (BadRows).
 //
+// What is gone for good is forgotten by whoever joins, and by each process once every ForgetEvery at a heartbeat: nodes that were not heard of
+// for ForgetAfter, and streams whose rows were not written for as long and that nobody holds: they are Finished, or their holder's
+// session is void. Epochs grow all the same (NextEpoch), and a holder that comes back after all is known again when it joins and resumes.
+//
 // It needs no transactions: unique ids and compare-and-swap of one row are enough. A session that was void once is void for ever,
 // since sessions are never used twice; so what was read of a void session stays true while the stream's row is swapped.
 type Registry interface {
@@ -199,7 +203,7 @@ type Registry interface {
 	// Report writes what the holder says of its stream; ErrLeaseLost when it was taken over or released. It is
 	// not asked whether the lease's session is still valid. Called on each change.
 	Report(ctx context.Context, l Lease, info StreamInfo) error
-	// Release ends a lease; the row stays with its epoch, as Finished.
+	// Release ends a lease; the row stays with its epoch, as Finished, for ForgetAfter.
 	// Releasing a lost lease is ErrLeaseLost and changes nothing.
 	Release(ctx context.Context, l Lease) error
 	// Lookup returns the rows of the streams among keys that are known, backups' too, in any order, as they

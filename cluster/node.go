@@ -11,6 +11,13 @@ import (
 // DeadAfter is the age of a heartbeat at which a node counts as dead: five missed beats.
 const DeadAfter = 5 * time.Second
 
+const (
+	// ForgetAfter is the age at which rows of nodes that died, and of streams that ended, are deleted. Until then operators see them.
+	ForgetAfter = 24 * time.Hour
+	// ForgetEvery is how often a process that goes on looks for such rows.
+	ForgetEvery = time.Hour
+)
+
 // LoadOver is the time over which a node averages its CPU and egress.
 const LoadOver = 3 * time.Second
 

@@ -45,6 +45,7 @@ func Run(t *testing.T, newStore NewStore) {
 		{"one of many claimers wins", oneClaimerWins},
 		{"one of heartbeat and fence wins", heartbeatAgainstFence},
 		{"one of report and takeover wins", reportAgainstTakeover},
+		{"what is gone is forgotten", forgotten},
 		{"lookup", lookup},
 		{"streams", streams},
 		{"a thousand streams", thousandStreams},

@@ -59,6 +59,62 @@ func streams(t *testing.T, f *fixture) {
 	check("an hour later", "live-2/b broadcasting n3", "live/B broadcasting n1", "live/b broadcasting n1", "live/silent interrupted n2")
 }
 
+// forgotten: nodes that died and streams that nobody holds go after a while, and nothing else; epochs grow all the same.
+func forgotten(t *testing.T, f *fixture) {
+	held, old := f.claim(t, stream("held"), "a"), f.claim(t, stream("old"), "a")
+	void, dead := f.claim(t, stream("void"), "left"), f.claim(t, stream("dead"), "dead")
+	ok(t, f.Release(f.ctx, old))
+	ok(t, f.Leave(f.ctx, "left", void.Session)) // it could not release what it held
+	keys := []media.Key{stream("held"), stream("old"), stream("void"), stream("dead")}
+	check := func(when string, nodes []string, streams ...string) {
+		t.Helper()
+		list, err := f.Lookup(f.ctx, keys...)
+		ok(t, err)
+		var got []string
+		for _, s := range list {
+			got = append(got, s.Key.ID)
+		}
+		slices.Sort(got)
+		if slices.Sort(streams); !slices.Equal(got, streams) {
+			t.Errorf("%s: streams %v, want %v", when, got, streams)
+		}
+		rows, err := f.Nodes(f.ctx)
+		ok(t, err)
+		var ids []string
+		for _, n := range rows {
+			ids = append(ids, n.ID)
+		}
+		if !slices.Equal(ids, nodes) {
+			t.Errorf("%s: nodes %v, want %v", when, ids, nodes)
+		}
+	}
+	f.clock.Advance(cluster.ForgetAfter - cluster.ForgetEvery)
+	ok(t, f.beat(t, "a"))
+	ended := f.claim(t, stream("ended"), "a")
+	keys = append(keys, ended.Key)
+	ok(t, f.Release(f.ctx, ended))
+	check("before a day is over", []string{"a", "dead"}, "held", "old", "void", "dead", "ended")
+	f.clock.Advance(cluster.ForgetEvery + time.Second)
+	ok(t, f.beat(t, "a")) // nobody joins
+	check("after a day", []string{"a"}, "held", "ended")
+	f.clock.Advance(cluster.ForgetAfter)
+	ok(t, f.beat(t, "a"))
+	check("after two days", []string{"a"}, "held")
+	want(t, f.one(t, stream("held")), cluster.Broadcasting, held)
+	ok(t, f.Report(f.ctx, held, broadcasting))
+
+	if again := f.claim(t, stream("old"), "a"); again.Epoch <= old.Epoch {
+		t.Errorf("epoch %d after %d", again.Epoch, old.Epoch)
+	}
+	if err := f.beat(t, "dead"); !errors.Is(err, cluster.ErrFenced) { // it was only suspended
+		t.Errorf("heartbeat of a node that was forgotten: %v", err)
+	}
+	session := f.join(t, "dead")
+	back, err := f.Resume(f.ctx, dead, session)
+	ok(t, err)
+	want(t, f.one(t, stream("dead")), cluster.Broadcasting, back)
+}
+
 func thousandStreams(t *testing.T, f *fixture) {
 	const n = 1000
 	keys := make([]media.Key, n)

@@ -33,13 +33,15 @@ type Store struct {
 	mu        sync.Mutex
 	nodes     map[string]cluster.Node
 	streams   map[slot]cluster.Stream
+	changed   map[slot]time.Time // when a stream was written last
+	forgot    time.Time          // when rows were looked for that are gone for good
 	documents map[document]cluster.Document
 	notices   map[string]int64 // of each kind
 }
 
 // NewStore returns an empty store; now is time.Now unless a test has its own clock.
 func NewStore(now func() time.Time) *Store {
-	return &Store{now: now, nodes: map[string]cluster.Node{}, streams: map[slot]cluster.Stream{},
+	return &Store{now: now, nodes: map[string]cluster.Node{}, streams: map[slot]cluster.Stream{}, changed: map[slot]time.Time{},
 		documents: map[document]cluster.Document{}, notices: map[string]int64{}}
 }
 
@@ -143,7 +145,26 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 			n.Order = row.Order
 		}
 		r.writeLocked(n)
+		r.store.forgetLocked()
 	})
+}
+
+// forgetLocked deletes what is gone for good.
+func (s *Store) forgetLocked() {
+	s.forgot = s.now()
+	old := s.forgot.Add(-cluster.ForgetAfter)
+	for id, n := range s.nodes {
+		if n.LastHeartbeat.Before(old) {
+			delete(s.nodes, id)
+		}
+	}
+	for at, stream := range s.streams {
+		n := s.nodes[stream.Origin]
+		if void := n.Session != stream.Session || n.Fenced; s.changed[at].Before(old) && (void || stream.State == cluster.Finished) {
+			delete(s.streams, at)
+			delete(s.changed, at)
+		}
+	}
 }
 
 // writeLocked stamps and writes a node.
@@ -169,6 +190,9 @@ func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
 		default:
 			n.Order = row.Order
 			r.writeLocked(n)
+			if r.store.now().Sub(r.store.forgot) >= cluster.ForgetEvery {
+				r.store.forgetLocked()
+			}
 			r.revisions.Learn(r.store.notices)
 		}
 	})
@@ -281,6 +305,7 @@ func (r *Registry) Claim(ctx context.Context, l cluster.Lease) (cluster.Lease, e
 				started = now.Started
 			}
 			l.Epoch = cluster.NextEpoch(now.Epoch, r.store.now())
+			r.store.changed[at] = r.store.now()
 			r.store.streams[at] = cluster.Stream{Key: l.Key, Backup: l.Backup, State: cluster.Broadcasting, Origin: l.Node, Session: l.Session, Epoch: l.Epoch, Started: started}
 		})
 		if err != nil {
@@ -330,11 +355,13 @@ func (r *Registry) Resume(ctx context.Context, l cluster.Lease, session int64) (
 		at := slot{l.Key, l.Backup}
 		switch s := r.store.streams[at]; {
 		case s.Epoch < l.Epoch: // or not there
+			r.store.changed[at] = r.store.now()
 			r.store.streams[at] = cluster.Stream{Key: l.Key, Backup: l.Backup, State: cluster.Broadcasting, Origin: l.Node,
 				Session: next.Session, Epoch: next.Epoch, Started: r.store.now()}
 		case s.State != cluster.Finished && s.Origin == l.Node &&
 			(s.Session == l.Session && s.Epoch == l.Epoch || s.Session == next.Session && s.Epoch == next.Epoch):
 			s.Session, s.Epoch = next.Session, next.Epoch
+			r.store.changed[at] = r.store.now()
 			r.store.streams[at] = s
 		default:
 			resumed = false
@@ -376,6 +403,7 @@ func (r *Registry) change(ctx context.Context, method string, l cluster.Lease, e
 		at := slot{l.Key, l.Backup}
 		s := r.store.streams[at]
 		if held = s.State != "" && s.State != cluster.Finished && s.Origin == l.Node && edit(&s); held {
+			r.store.changed[at] = r.store.now()
 			r.store.streams[at] = s
 		}
 	})

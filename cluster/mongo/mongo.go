@@ -14,6 +14,7 @@ import (
 	neturl "net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -43,17 +44,18 @@ const (
 
 // Registry is a cluster.Store and a cluster.Notifier.
 type Registry struct {
-	client    *driver.Client
-	nodes     *driver.Collection
-	streams   *driver.Collection
-	documents *driver.Collection
-	where     string        // hosts and database, for errors; never a password
-	timeout   time.Duration // of every call, if the URL has one
-	clock     clock
-	doubt     chan struct{}    // the clock must be measured at once
-	fixed     func() time.Time // a test's clock
-	log       *slog.Logger
-	bad       *cluster.BadRows
+	client        *driver.Client
+	nodes         *driver.Collection
+	streams       *driver.Collection
+	documents     *driver.Collection
+	where         string        // hosts and database, for errors; never a password
+	timeout       time.Duration // of every call, if the URL has one
+	clock         clock
+	doubt         chan struct{}    // the clock must be measured at once
+	forgotStreams atomic.Int64     // when streams were looked for that are gone for good, in Unix nanoseconds
+	fixed         func() time.Time // a test's clock
+	log           *slog.Logger
+	bad           *cluster.BadRows
 
 	revisions cluster.Revisions
 	mu        sync.Mutex
@@ -144,7 +146,7 @@ func (r *Registry) prepare(ctx context.Context) error {
 		return r.explain(err)
 	}
 	// Streams that were published once and are not now stay as rows: this index finds the others.
-	_, err := r.streams.Indexes().CreateOne(ctx, driver.IndexModel{Keys: bson.D{{Key: "state", Value: 1}}})
+	_, err := r.streams.Indexes().CreateOne(ctx, driver.IndexModel{Keys: bson.D{{Key: "state", Value: 1}, {Key: "changed", Value: 1}}})
 	for _, index := range documentIndexes() { // FerretDB breaks off when it is asked for many that it has
 		if err == nil {
 			_, err = r.documents.Indexes().CreateOne(ctx, index)

@@ -16,10 +16,6 @@ import (
 	"sluice/media"
 )
 
-// forgetAfter is the age of a heartbeat at which a node is gone for good: its row is deleted, and its streams are Finished.
-// Until then operators see that it died.
-const forgetAfter = 24 * time.Hour
-
 // nodeRow is a document of the collection nodes.
 type nodeRow struct {
 	ID        string    `bson:"_id"`
@@ -110,7 +106,6 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 		err = r.ask(ctx)
 	}
 	if err == nil {
-		now := r.Now()
 		d.Heartbeat, d.Process, d.Revisions = r.stamp(), n.Process(), map[string]int64{}
 		again := false
 		if again, err = r.rejoin(ctx, d); err == nil && !again {
@@ -119,7 +114,7 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 		if err == nil {
 			r.revisions.Joined()
 			r.noticed(n.ID, 0)
-			_ = r.forget(ctx, now.Add(-forgetAfter)) // the next who joins does it
+			_ = r.forget(ctx) // the next who joins does it
 		}
 	}
 	return r.wrap(err, "join as node %q", n.ID)
@@ -138,40 +133,6 @@ func (r *Registry) rejoin(ctx context.Context, d nodeRow) (done bool, err error)
 func id(id string) bson.D { return bson.D{{Key: "_id", Value: id}} }
 
 func set(fields bson.D) bson.D { return bson.D{{Key: "$set", Value: fields}} }
-
-// forget deletes the rows of nodes that were not heard of since then. Rows come with a Join, so this keeps
-// them few. A node that comes back after all joins again.
-func (r *Registry) forget(ctx context.Context, since time.Time) error {
-	old := bson.E{Key: "heartbeat", Value: bson.D{{Key: "$lt", Value: since}}}
-	cursor, err := r.nodes.Find(ctx, bson.D{old}, options.Find().SetProjection(bson.D{{Key: "session", Value: 1}}))
-	if err != nil {
-		return err
-	}
-	var rows []nodeRow
-	if err := cursor.All(ctx, &rows); err != nil || len(rows) == 0 {
-		return err
-	}
-	for _, d := range rows {
-		// First its session becomes void for ever, then its streams end, then the row goes: so whoever ends
-		// in between leaves work for the next, and no stream whose holder is unknown.
-		this := bson.D{{Key: "_id", Value: d.ID}, {Key: "session", Value: d.Session}, old}
-		fenced, err := r.nodes.UpdateOne(ctx, this, set(bson.D{{Key: "fenced", Value: true}}))
-		if err != nil {
-			return err
-		}
-		if fenced.MatchedCount == 0 {
-			continue // it is back
-		}
-		held := bson.D{{Key: "origin", Value: d.ID}, {Key: "session", Value: d.Session}, notFinished}
-		if _, err := r.streams.UpdateMany(ctx, held, set(bson.D{{Key: "state", Value: string(cluster.Finished)}})); err != nil {
-			return err
-		}
-		if _, err := r.nodes.DeleteOne(ctx, this); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // Heartbeat implements cluster.Registry.
 func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
@@ -192,6 +153,9 @@ func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
 		if !errors.Is(err, errAgain) {
 			break
 		}
+	}
+	if err == nil && r.Now().UnixNano()-r.forgotStreams.Load() >= int64(cluster.ForgetEvery) {
+		_ = r.forget(ctx) // the next one does it
 	}
 	return r.wrap(err, "heartbeat of node %q", n.ID)
 }

@@ -23,9 +23,10 @@ type streamRow struct {
 	State   string    `bson:"state"`
 	Origin  string    `bson:"origin"`
 	Session int64     `bson:"session"`
-	Epoch   int64     `bson:"epoch"` // never goes back: rows are not deleted
+	Epoch   int64     `bson:"epoch"` // never goes back
 	Codecs  []string  `bson:"codecs"`
 	Started time.Time `bson:"started"`
+	Changed time.Time `bson:"changed"` // when the row was written last
 }
 
 // notFinished is written so that the index on state can be used: it finds equal values, not unequal ones.
@@ -82,7 +83,7 @@ func (r *Registry) Claim(ctx context.Context, l cluster.Lease) (cluster.Lease, e
 func (r *Registry) claim(ctx context.Context, l cluster.Lease) (cluster.Lease, error) {
 	next := streamRow{ID: rowID(l.Key, l.Backup), Key: l.Key.String(), Backup: l.Backup, State: string(cluster.Broadcasting),
 		Origin: l.Node, Session: l.Session, Codecs: []string{}, Started: r.Now()}
-	next.Epoch = cluster.NextEpoch(0, next.Started)
+	next.Epoch, next.Changed = cluster.NextEpoch(0, next.Started), next.Started
 	var now streamRow
 	switch err := r.streams.FindOne(ctx, id(next.ID)).Decode(&now); {
 	case errors.Is(err, driver.ErrNoDocuments):
@@ -166,7 +167,7 @@ func (r *Registry) Resume(ctx context.Context, l cluster.Lease, session int64) (
 // restore writes a row anew that is not there, or that has an epoch below the lease's.
 func (r *Registry) restore(ctx context.Context, next cluster.Lease, epoch int64) error {
 	row := streamRow{ID: rowID(next.Key, next.Backup), Key: next.Key.String(), Backup: next.Backup, State: string(cluster.Broadcasting),
-		Origin: next.Node, Session: next.Session, Epoch: next.Epoch, Codecs: []string{}, Started: r.Now()}
+		Origin: next.Node, Session: next.Session, Epoch: next.Epoch, Codecs: []string{}, Started: r.Now(), Changed: r.Now()}
 	older := bson.D{{Key: "_id", Value: row.ID}, {Key: "epoch", Value: bson.D{{Key: "$lt", Value: epoch}}}}
 	_, err := r.streams.ReplaceOne(ctx, older, row, options.Replace().SetUpsert(true))
 	if driver.IsDuplicateKeyError(err) { // there is a row, and it is not older
@@ -193,7 +194,7 @@ func (r *Registry) Release(ctx context.Context, l cluster.Lease) error {
 func (r *Registry) change(ctx context.Context, verb string, l cluster.Lease, filter, fields bson.D) error {
 	ctx, cancel := bound(ctx)
 	defer cancel()
-	res, err := r.streams.UpdateOne(ctx, filter, set(fields))
+	res, err := r.streams.UpdateOne(ctx, filter, set(append(fields, bson.E{Key: "changed", Value: r.Now()})))
 	if err == nil && res.MatchedCount == 0 {
 		err = cluster.ErrLeaseLost
 	}

@@ -93,6 +93,8 @@ var migrations = [...]string{
 	// What only gateways read of a node is apart from what nodes read of each other.
 	`ALTER TABLE nodes ADD COLUMN role TEXT NOT NULL DEFAULT '';
 	ALTER TABLE nodes ADD COLUMN carries TEXT NOT NULL DEFAULT '{}'; -- Serving and Backups of cluster.Node as JSON`,
+	// When a row was written last: rows that nobody holds go after a while. Their epochs come from the clock and grow all the same.
+	`ALTER TABLE streams ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;`,
 }
 
 // busyWait is how long SQLite waits for another process's write, in milliseconds. Each

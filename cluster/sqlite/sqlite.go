@@ -10,7 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"sluice/cluster"
@@ -30,6 +30,8 @@ type Registry struct {
 	bad   *cluster.BadRows
 
 	revisions cluster.Revisions
+
+	forgot atomic.Int64 // when rows were looked for that are gone for good, in Unix nanoseconds
 }
 
 var _ cluster.Store = (*Registry)(nil)
@@ -67,25 +69,6 @@ func Open(ctx context.Context, path string, options ...Option) (*Registry, error
 // Close ends all connections; calls after it fail.
 func (r *Registry) Close() error { return errors.Join(r.read.Close(), r.write.Close()) }
 
-// forgetAfter is the age of a heartbeat at which a node is gone for good, as in the registry on MongoDB.
-const forgetAfter = 24 * time.Hour
-
-// forget deletes the rows of nodes that were not heard of since then. First their sessions become void for ever, then their
-// streams end, then the rows go: whoever ends in between leaves work for the next.
-func (r *Registry) forget(ctx context.Context, since time.Time) error {
-	for _, text := range []string{
-		`UPDATE nodes SET fenced = 1 WHERE heartbeat < ?1`,
-		`UPDATE streams SET state = 'finished' WHERE state <> 'finished'
-			AND (origin, session) IN (SELECT id, session FROM nodes WHERE fenced = 1 AND heartbeat < ?1)`,
-		`DELETE FROM nodes WHERE fenced = 1 AND heartbeat < ?1`,
-	} {
-		if found, err := r.exec(ctx, text, since.UnixNano()); err != nil || !found && strings.HasPrefix(text, "UPDATE nodes") {
-			return err
-		}
-	}
-	return nil
-}
-
 // sameProcess is true when a process joins that has the row already: then orders stay.
 const sameProcess = `?5 AND iif(json_valid(row), json_extract(row, '$.PID') = json_extract(excluded.row, '$.PID')
 	AND json_extract(row, '$.Host') = json_extract(excluded.row, '$.Host')
@@ -104,7 +87,7 @@ func (r *Registry) Join(ctx context.Context, n cluster.Node) error {
 	}
 	if err == nil {
 		r.revisions.Joined()
-		_ = r.forget(ctx, r.now().Add(-forgetAfter)) // the next who joins does it
+		_ = r.forget(ctx) // the next who joins does it
 	}
 	return wrap(err, "join as node %q", n.ID)
 }
@@ -138,6 +121,9 @@ func (r *Registry) Heartbeat(ctx context.Context, n cluster.Node) error {
 	wrote, err := r.beat(ctx, n, row, carried)
 	if err == nil && !wrote {
 		err = r.whyNot(ctx, n)
+	}
+	if err == nil && r.now().UnixNano()-r.forgot.Load() >= int64(cluster.ForgetEvery) {
+		_ = r.forget(ctx) // the next one does it
 	}
 	return wrap(err, "heartbeat of node %q", n.ID)
 }
@@ -237,10 +223,10 @@ func (r *Registry) Order(ctx context.Context, id string, o cluster.Order) error 
 
 // claim is one statement, so that of several claims exactly one sees the row as it was.
 const claim = `
-	INSERT INTO streams (key, backup, state, origin, session, epoch, codecs, started)
-	VALUES (?1, ?2, 'broadcasting', ?3, ?4, ?6, '[]', ?5)
+	INSERT INTO streams (key, backup, state, origin, session, epoch, codecs, started, changed)
+	VALUES (?1, ?2, 'broadcasting', ?3, ?4, ?6, '[]', ?5, ?5)
 	ON CONFLICT (key, backup) DO UPDATE SET
-		state = excluded.state, origin = excluded.origin, session = excluded.session, epoch = max(epoch + 1, excluded.epoch), codecs = excluded.codecs,
+		changed = excluded.changed, state = excluded.state, origin = excluded.origin, session = excluded.session, epoch = max(epoch + 1, excluded.epoch), codecs = excluded.codecs,
 		started = CASE WHEN state IN ('interrupted', 'leaving') THEN started ELSE excluded.started END
 	WHERE state <> 'broadcasting' OR session = excluded.session
 		OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = streams.origin AND n.session = streams.session AND n.fenced = 0)
@@ -296,12 +282,12 @@ func (r *Registry) inUse(ctx context.Context, l cluster.Lease) error {
 
 // resume writes a row anew that is not there or is older than the lease.
 const resume = `
-	INSERT INTO streams (key, backup, state, origin, session, epoch, codecs, started)
-	VALUES (?1, ?2, 'broadcasting', ?3, ?4, ?5, '[]', ?6)
+	INSERT INTO streams (key, backup, state, origin, session, epoch, codecs, started, changed)
+	VALUES (?1, ?2, 'broadcasting', ?3, ?4, ?5, '[]', ?6, ?6)
 	ON CONFLICT (key, backup) DO UPDATE SET
 		state = iif(epoch < ?8, excluded.state, state), codecs = iif(epoch < ?8, excluded.codecs, codecs),
 		started = iif(epoch < ?8, excluded.started, started),
-		origin = excluded.origin, session = excluded.session, epoch = excluded.epoch
+		origin = excluded.origin, session = excluded.session, epoch = excluded.epoch, changed = excluded.changed
 	WHERE epoch < ?8 OR state <> 'finished' AND origin = excluded.origin
 		AND (session = ?7 AND epoch = ?8 OR session = excluded.session AND epoch = excluded.epoch)`
 
@@ -342,8 +328,8 @@ func (r *Registry) Release(ctx context.Context, l cluster.Lease) error {
 // change sets columns of a stream whose lease is held.
 func (r *Registry) change(ctx context.Context, verb string, l cluster.Lease, set string, args ...any) error {
 	held, err := r.exec(ctx,
-		`UPDATE streams SET `+set+` WHERE key = ? AND backup = ? AND epoch = ? AND origin = ? AND session = ? AND state <> 'finished'`,
-		append(args, l.Key.String(), l.Backup, l.Epoch, l.Node, l.Session)...)
+		`UPDATE streams SET `+set+`, changed = ? WHERE key = ? AND backup = ? AND epoch = ? AND origin = ? AND session = ? AND state <> 'finished'`,
+		append(args, r.now().UnixNano(), l.Key.String(), l.Backup, l.Epoch, l.Node, l.Session)...)
 	if err == nil && !held {
 		err = cluster.ErrLeaseLost
 	}
