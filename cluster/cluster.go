@@ -28,6 +28,8 @@ var (
 	ErrFenced = errors.New("node was fenced")
 	// ErrReplaced: the node's row has another session: another process has joined under its id.
 	ErrReplaced = errors.New("another process has joined under this node's id")
+	// ErrIDInUse: another process runs under the id that this one was given.
+	ErrIDInUse = errors.New("another process runs under this id")
 	// ErrNoNode: there is no row of that node.
 	ErrNoNode = errors.New("no such node in the cluster")
 )

@@ -31,15 +31,18 @@ type Member struct {
 	id       string
 	describe func() Node
 	log      *slog.Logger
-	beatNow  chan struct{}
-	news     chan struct{} // something of streams must be written
-	joined   chan struct{} // closed with the first Join
+	// Gone reports that no process of this machine has that number any more. It may be set before Run; nil: that is not known.
+	Gone    func(pid int) bool
+	beatNow chan struct{}
+	news    chan struct{} // something of streams must be written
+	joined  chan struct{} // closed with the first Join
 
 	first int64 // the first session of this process; each attempt to join takes the next number
 
 	// These belong to the goroutine that beats.
-	in   bool // the row has our session, as far as we know
-	last int64
+	in    bool // the row has our session, as far as we know
+	rival Node // who had the id before the first Join
+	last  int64
 
 	mu       sync.Mutex
 	session  int64 // of the last Join that succeeded; 0: none
@@ -69,8 +72,8 @@ func poke(c chan struct{}) {
 }
 
 // Run keeps the membership until ctx ends; then it releases what is held and removes the row, so that publishers may go elsewhere
-// at once. A registry that is away stops nothing. The one error it ends with by itself is ErrReplaced: then all
-// streams are lost.
+// at once. A registry that is away stops nothing. The errors it ends with by itself are ErrReplaced: then all
+// streams are lost; and, before it has joined, ErrIDInUse.
 func (m *Member) Run(ctx context.Context) error {
 	writing, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -90,7 +93,7 @@ func (m *Member) beatOn(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		err := m.beat(ctx)
-		if errors.Is(err, ErrReplaced) {
+		if errors.Is(err, ErrReplaced) || errors.Is(err, ErrIDInUse) {
 			return err
 		}
 		if ctx.Err() == nil {
@@ -129,6 +132,11 @@ func (m *Member) beat(ctx context.Context) error {
 }
 
 func (m *Member) join(ctx context.Context, n Node) error {
+	if m.last < m.first {
+		if free, err := m.free(ctx, n); err != nil || !free {
+			return err
+		}
+	}
 	m.last++ // after an error too: the row may have been written
 	n.Session = m.last
 	if err := m.reg.Join(ctx, n); err != nil {
@@ -146,6 +154,30 @@ func (m *Member) join(ctx context.Context, n Node) error {
 		close(m.joined)
 	}
 	return nil
+}
+
+// free reports whether the id is nobody else's, before the first Join. Of two processes with one id each would else end the other, for ever when
+// something starts them again. Another process that was heard of within SessionTTL may live: it does if it is heard again. The
+// process before on this machine is known to be gone at once.
+func (m *Member) free(ctx context.Context, n Node) (bool, error) {
+	nodes, err := m.reg.Peers(ctx, m.id)
+	if err != nil {
+		return false, err
+	}
+	row, ok := View{Nodes: nodes}.Node(m.id)
+	here := row.Host == n.Host
+	switch {
+	case !ok || row.Fenced || row.Host == "" || row.PID == 0,
+		here && (row.PID == n.PID || m.Gone != nil && m.Gone(row.PID)),
+		m.reg.Now().Sub(row.LastHeartbeat) >= SessionTTL:
+		return true, nil
+	case m.rival.Session == 0:
+		m.log.Info("another process had this id a moment ago: waiting until it is heard again or known to be gone", "process", row.PID, "host", row.Host)
+	case row.Session != m.rival.Session || !row.LastHeartbeat.Equal(m.rival.LastHeartbeat):
+		return false, fmt.Errorf("node %q: %w: process %d on %s; give each process its own --id, or stop that one first", m.id, ErrIDInUse, row.PID, row.Host)
+	}
+	m.rival = row
+	return false, nil
 }
 
 // replaced finds out who has the row: nil when it was an attempt of this process to join that was thought to have failed.

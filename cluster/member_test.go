@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -131,11 +132,24 @@ func TestMember(t *testing.T) {
 func TestMemberStopsWithoutRegistry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg, log := memory.NewStore(time.Now).Open(), &story{}
+		stop := start(t, cluster.NewMember(reg, "a", func() cluster.Node { return cluster.Node{} }, log.log()).Run)
+		pass(500 * time.Millisecond)
+		reg.Cut(true)
+		pass(3 * time.Second)
+		stop()
+		log.check(t, "registry can't be reached", "outage=2.5s", "row stays")
+	})
+}
+
+// One that has never reached the registry has nothing there.
+func TestMemberNeverJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg, log := memory.NewStore(time.Now).Open(), &story{}
 		reg.Cut(true)
 		stop := start(t, cluster.NewMember(reg, "a", func() cluster.Node { return cluster.Node{} }, log.log()).Run)
 		pass(3 * time.Second)
 		stop()
-		log.check(t, "registry can't be reached", "outage=3s", "row stays")
+		log.check(t, "registry can't be reached", "outage=3s")
 	})
 }
 
@@ -160,3 +174,87 @@ type hangs struct{ *memory.Registry }
 
 func (hangs) Join(ctx context.Context, _ cluster.Node) error     { <-ctx.Done(); return ctx.Err() }
 func (hangs) Leave(ctx context.Context, _ string, _ int64) error { <-ctx.Done(); return ctx.Err() }
+
+// Of two processes with one id the second does not join, unless the first is gone.
+func TestOneID(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		host      string // of the second; the first is process 1 on "here"
+		pid       int
+		beats     bool // the first goes on
+		gone      bool // the second sees that it is gone
+		joins     bool
+		within    time.Duration // when it joins or ends
+		says      string
+		noProcess bool // rows of the first say nothing
+	}{
+		{name: "elsewhere, and it lives", host: "there", pid: 1, beats: true, within: 2 * time.Second, says: "process 1 on here; give each process its own --id, or stop that one first"},
+		{name: "here, and it lives", host: "here", pid: 2, beats: true, within: 2 * time.Second, says: "process 1 on here; give each process its own --id"},
+		{name: "elsewhere, and it was killed", host: "there", pid: 1, joins: true, within: 4 * time.Second},
+		{name: "here, and it was killed", host: "here", pid: 2, gone: true, joins: true},
+		{name: "elsewhere, whatever processes are here", host: "there", pid: 2, beats: true, gone: true, within: 2 * time.Second, says: "process 1 on here"},
+		{name: "here, under the same number", host: "here", pid: 1, joins: true},
+		{name: "unknown who it was", host: "here", pid: 2, beats: true, joins: true, noProcess: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := memory.NewStore(time.Now)
+				first := cluster.Node{ID: "a", Session: 7, PID: 1, Host: "here"}
+				if c.noProcess {
+					first.PID, first.Host = 0, ""
+				}
+				reg := store.Open()
+				if err := reg.Join(t.Context(), first); err != nil {
+					t.Fatal(err)
+				}
+				if c.beats {
+					defer start(t, func(ctx context.Context) error {
+						for tick := time.Tick(time.Second); ; {
+							select {
+							case <-ctx.Done():
+								return nil
+							case <-tick:
+								_ = reg.Heartbeat(ctx, first)
+							}
+						}
+					})()
+				}
+				pass(500 * time.Millisecond)
+				log := &story{}
+				p := cluster.NewMember(store.Open(), "a", func() cluster.Node { return cluster.Node{PID: c.pid, Host: c.host} }, log.log())
+				p.Gone = func(pid int) bool { return c.gone && pid == 1 }
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				ended := make(chan error, 1)
+				go func() { ended <- p.Run(ctx) }()
+				pass(c.within)
+				nodes, err := store.Open().Nodes(t.Context())
+				if err != nil || len(nodes) != 1 {
+					t.Fatalf("nodes %+v, %v", nodes, err)
+				}
+				if joined := nodes[0].Session != first.Session; joined != c.joins {
+					t.Errorf("joined: %v, want %v; log %q", joined, c.joins, log.lines())
+				}
+				if c.joins {
+					cancel()
+					if err := <-ended; err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				select {
+				case err := <-ended:
+					if !errors.Is(err, cluster.ErrIDInUse) || !strings.Contains(err.Error(), c.says) {
+						t.Errorf("it ends with %v", err)
+					}
+				default:
+					t.Error("it has not ended")
+				}
+				pass(10 * time.Second)
+				if nodes, _ = store.Open().Nodes(t.Context()); len(nodes) != 1 || !nodes[0].Alive(time.Now()) || nodes[0].Fenced {
+					t.Errorf("the first is %+v", nodes)
+				}
+			})
+		})
+	}
+}

@@ -33,6 +33,7 @@ import (
 	"sluice/internal/metrics"
 	"sluice/internal/trace"
 	"sluice/internal/turn"
+	"sluice/internal/usage"
 	"sluice/ladder"
 	"sluice/media"
 	"sluice/relay"
@@ -143,6 +144,7 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	registry := cluster.Timed(deps.Registry, n.metrics.Registry())
 	n.directory = cluster.NewDirectory(registry, n.cfg.ID, n.log)
 	n.member = cluster.NewMember(registry, n.cfg.ID, n.describe, n.log)
+	n.member.Gone = usage.Gone
 	n.hub = stream.NewHub(n.hubConfig())
 	n.rtc = rtc.New(rtc.Config{Listen: cfg.Media, NoTCP: !cfg.MediaTCP, Announce: announce, Log: n.log})
 	if n.turn, err = n.newTURN(cfg.TURN); err != nil {

@@ -5,10 +5,12 @@ package usage
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Usage is what processes have used so far.
@@ -40,6 +42,20 @@ func Of(pids ...int) (sum Usage, err error) {
 func Own() Usage {
 	u, _ := Of(os.Getpid())
 	return u
+}
+
+// Gone reports that there is no process with that number on this machine, or only its remains.
+func Gone(pid int) bool {
+	p, err := os.FindProcess(pid)
+	if err != nil || errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone) {
+		return true
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	state := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // proc_pid_stat(5): Z is a zombie, X is dead
+	return len(state) > 0 && (state[0] == "Z" || state[0] == "X")
 }
 
 func readStat(path string) (Usage, error) {
