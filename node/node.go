@@ -162,7 +162,7 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 		make = nil
 	}
 	n.relayOut = outrelay.New(outrelay.Config{Make: make, Hub: n.hub, Identity: n.identity, Listen: cfg.Relay, Node: n.cfg.ID, Seen: n.seen, Known: n.known,
-		Region: cfg.Region, Fanout: cfg.RelayFanout, Busy: func() bool { return n.admit() != nil }, Path: n.Path, Metrics: n.metrics, Log: n.log})
+		Region: cfg.Region, Fanout: cfg.RelayFanout, Busy: func() bool { return n.admit() != nil }, Path: n.Path, Metrics: n.metrics, Tracer: deps.Tracer, Log: n.log})
 	n.relayIn = inrelay.New(inrelay.Config{Hub: n.hub, Identity: n.identity, Node: n.cfg.ID, Lookup: n.lookup, Watch: n.watch, Suspect: n.suspect, Grace: cfg.Publish.Grace,
 		Region: cfg.Region, Addr: addr, Below: n.relayOut.Below, Rerouted: n.relayOut.Rerouted, Metrics: n.metrics, Log: n.log})
 	n.load = n.newLoad()

@@ -11,6 +11,7 @@ import (
 	"sluice/cluster"
 	outrtc "sluice/egress/webrtc"
 	inrelay "sluice/ingest/relay"
+	"sluice/internal/trace"
 	"sluice/media"
 	"sluice/stream"
 )
@@ -36,13 +37,15 @@ func (n *Node) hubConfig() stream.Config {
 func (n *Node) pull(ctx context.Context, key media.Key) error { return n.relayIn.Pull(ctx, key) }
 
 // own takes the lease on a stream; it is the hub's right to publish.
-func (n *Node) own(ctx context.Context, key media.Key, lost func()) (stream.Holding, error) {
+func (n *Node) own(ctx context.Context, key media.Key, lost func()) (_ stream.Holding, err error) {
 	main, backup := key.Main()
 	if backup {
 		if err := n.mayBackUp(main); err != nil {
 			return nil, err
 		}
 	}
+	ctx, span := trace.Start(ctx, "registry claim", "stream", main.String())
+	defer func() { span.End(err) }()
 	held, err := n.member.Acquire(ctx, main, backup, func(error) { lost() })
 	if errors.Is(err, cluster.ErrStreamInUse) {
 		return nil, fmt.Errorf("%w, on another node", stream.ErrInUse)
@@ -106,7 +109,9 @@ func (n *Node) lookup(ctx context.Context, key media.Key) (inrelay.Source, error
 		return n.transcoders.choose(key, time.Now())
 	}
 	stem, backup := key.Main()
+	ctx, span := trace.Start(ctx, "registry look-up", "stream", stem.String())
 	s, b, err := n.directory.LookupBoth(ctx, stem)
+	span.End(err)
 	if err != nil {
 		return inrelay.Source{}, fmt.Errorf("look up %s: %w", key, err)
 	}

@@ -48,6 +48,9 @@ type Subscribe struct {
 	Addr   string   // host:port at which the asker serves streams itself; "": it does not
 	Hops   uint64   // nodes that were asked before
 	Avoid  []string // ids of nodes that the asker does not want to be sent to
+	// For logs and traces; both may be "". Who does not know them skips them.
+	Request string // id of the request for which the stream is asked for
+	Trace   string // W3C traceparent
 }
 
 // Tracks says what the stream consists of. Each set of tracks has a generation, beginning with 1; media streams name
@@ -100,7 +103,11 @@ func (f Hello) append(dst []byte) []byte {
 func (f Subscribe) append(dst []byte) []byte {
 	dst = appendText(append(dst, typeSubscribe), f.Key.String())
 	dst = appendText(appendText(dst, f.Region), f.Addr)
-	return appendTexts(binary.AppendUvarint(dst, f.Hops), f.Avoid, MaxAvoid)
+	dst = appendTexts(binary.AppendUvarint(dst, f.Hops), f.Avoid, MaxAvoid)
+	if f.Request == "" && f.Trace == "" {
+		return dst
+	}
+	return appendText(appendText(dst, f.Request), f.Trace)
 }
 
 func (f Tracks) append(dst []byte) []byte {
@@ -239,6 +246,9 @@ func (c *cursor) subscribe(key media.Key) Subscribe {
 	if len(c.b) > 0 { // else version 1
 		f.Region, f.Addr = c.text(maxName), c.text(maxName)
 		f.Hops, f.Avoid = c.uvarint(math.MaxInt32), c.texts(MaxAvoid)
+	}
+	if len(c.b) > 0 {
+		f.Request, f.Trace = c.text(maxName), c.text(maxName)
 	}
 	return f
 }

@@ -1,7 +1,7 @@
 // Package signal is what WHIP and WHEP share: HTTP resources that open, steer and end a WebRTC session
 // (RFC 9725 and its sibling for playback).
 //
-// Imports: egress/webrtc, ingest/relay, media, rtc, stream, internal/auth, internal/problem.
+// Imports: egress/webrtc, ingest/relay, media, rtc, stream, internal/auth, internal/problem, internal/trace.
 package signal
 
 import (
@@ -23,6 +23,7 @@ import (
 	"sluice/ingest/relay"
 	"sluice/internal/auth"
 	"sluice/internal/problem"
+	"sluice/internal/trace"
 	"sluice/media"
 	"sluice/rtc"
 	"sluice/stream"
@@ -410,7 +411,7 @@ func (r *Resource) fail(w http.ResponseWriter, req *http.Request, err error) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	if p.Code == problem.Internal {
-		r.cfg.Log.Error("request failed", "path", req.URL.Path, "error", err)
+		trace.Log(req.Context(), r.cfg.Log).Error("request failed", "path", req.URL.Path, "error", err)
 	}
 	p.Write(w)
 }

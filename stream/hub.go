@@ -176,6 +176,8 @@ func (h *Hub) Received() uint64 {
 type PublishOptions struct {
 	Tracks  []media.Track
 	Session string // who publishes; the same session replaces itself without waiting. "" matches nobody
+	Request string // id of the request by which it came, for logs; "": none
+	Trace   string // its W3C traceparent; "": it is not traced
 	Relayed bool   // comes from another node: no right is taken, and it ends when nobody watches
 	// Beside: publishes renditions of a stream that somebody else publishes, which ErrOffline says is not so. It ends with the stream, or when
 	// the stream's codecs change.
@@ -306,8 +308,12 @@ func (h *Hub) pull(ctx context.Context, key media.Key) error {
 		}
 		p = &pull{done: make(chan struct{})}
 		h.pulls[key] = p
+		asked, stop := context.WithCancel(context.WithoutCancel(ctx)) // with what it says of the first caller, for logs
+		kept := context.AfterFunc(h.pulling, stop)
 		h.work.Go(func() { // outlives the first caller, who may go away while others wait
-			p.err = h.cfg.Pull(h.pulling, key)
+			p.err = h.cfg.Pull(asked, key)
+			kept()
+			stop()
 			h.mu.Lock()
 			delete(h.pulls, key)
 			h.mu.Unlock()
@@ -334,6 +340,8 @@ type Info struct {
 	Relays  int // other nodes that take it from here
 	Started time.Time
 	Bytes   uint64 // RTP payload received since the start
+	// Request and Trace are the publisher's; see PublishOptions.
+	Request, Trace string
 }
 
 // TrackInfo describes a track of a stream.

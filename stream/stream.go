@@ -167,7 +167,11 @@ func (s *Stream) received() uint64 {
 // startedLocked tells the operator, who hears nothing of publishers that never send.
 func (s *Stream) startedLocked() {
 	s.heardOf = true
-	s.cfg.Log.Info("stream published", "stream", s.key, "codecs", media.CodecNames(s.tracks), "relayed", s.pub.options.Relayed)
+	log := s.cfg.Log
+	if id := s.pub.options.Request; id != "" {
+		log = log.With("request", id)
+	}
+	log.Info("stream published", "stream", s.key, "codecs", media.CodecNames(s.tracks), "relayed", s.pub.options.Relayed)
 }
 
 // adoptLocked maps a publisher's tracks to the stream's, which keep their
@@ -402,6 +406,7 @@ func (s *Stream) info() Info {
 	i := Info{Key: s.key, Started: s.started, Bytes: s.bytes, Flowing: s.flowsLocked(), Last: s.last}
 	if s.pub != nil {
 		i.Relayed = s.pub.options.Relayed
+		i.Request, i.Trace = s.pub.options.Request, s.pub.options.Trace
 	}
 	for j := range s.lanes {
 		l := &s.lanes[j]

@@ -3,7 +3,7 @@
 //
 // Locks: the hub's stream lock before subscription.mu before lane.mu; Relay.mu before what Config.Path takes.
 //
-// Imports: cluster, internal/metrics, media, relay, stream.
+// Imports: cluster, internal/metrics, internal/trace, media, relay, stream.
 package relay
 
 import (
@@ -20,6 +20,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"sluice/internal/metrics"
+	"sluice/internal/trace"
 	"sluice/media"
 	wire "sluice/relay"
 	"sluice/stream"
@@ -51,8 +52,9 @@ type Config struct {
 	// Path is by which nodes a stream has come here, the one that it is published to first; nil: to this one.
 	Path func(key media.Key) []string
 
-	Metrics *metrics.Set // nil: none
-	Log     *slog.Logger // default slog.Default()
+	Metrics *metrics.Set  // nil: none
+	Tracer  *trace.Tracer // nil: subscriptions are not traced
+	Log     *slog.Logger  // default slog.Default()
 }
 
 // Relay is the way out to other nodes.
@@ -218,7 +220,7 @@ func (r *Relay) serve(ctx context.Context, conn *quic.Conn) {
 		wg.Go(func() {
 			s := &subscription{relay: r, conn: conn, ctl: ctl, out: wire.NewOutbox(), ended: make(chan wire.Code, 1)}
 			if err := s.serve(ctx); err != nil {
-				r.cfg.Log.Warn("relay subscription failed", "peer", s.node, "addr", conn.RemoteAddr(), "stream", s.key, "err", err)
+				s.logger().Warn("relay subscription failed", "peer", s.node, "addr", conn.RemoteAddr(), "stream", s.key, "err", err)
 				if errors.Is(err, wire.ErrMalformed) {
 					_ = conn.CloseWithError(wire.ConnMalformed, err.Error())
 				}

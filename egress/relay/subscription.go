@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"sluice/internal/trace"
 	"sluice/media"
 	wire "sluice/relay"
 	"sluice/stream"
@@ -38,6 +40,7 @@ type subscription struct {
 	node, region, addr string
 	peer               string // its key
 	avoid              []string
+	request, trace     string
 
 	below wire.Below // Relay.mu's: what it said of its own children, and those that were sent to it since
 	sent  time.Time  // Relay.mu's: when the last one was
@@ -70,18 +73,25 @@ func (s *subscription) serve(ctx context.Context) error {
 		making, cancel := context.WithTimeout(ctx, makeWithin)
 		defer cancel()
 		if err := s.relay.cfg.Make(making, s.key); err != nil {
-			s.relay.cfg.Log.Warn("renditions can't be made for another node", "peer", s.node, "stream", s.key, "err", err)
+			s.logger().Warn("renditions can't be made for another node", "peer", s.node, "stream", s.key, "err", err)
 		}
 		info, ok = s.relay.cfg.Hub.Info(s.key)
 	}
+	_, span := s.relay.cfg.Tracer.Continue(ctx, s.trace, "relay serve", "stream", s.key.String(), "peer", s.node)
+	defer span.End(nil) // if it was not before
+	span.Link(info.Trace)
 	if !ok {
+		span.Set("answer", "offline")
 		return s.refuse(wire.End{Code: wire.Offline})
 	}
 	accepted, to := s.relay.admit(s, info.Relayed)
 	switch {
 	case to != nil:
+		span.Set("answer", "redirect", "to", to.Node)
+		s.logger().Info("node is sent on for a stream", "stream", s.key, "peer", s.node, "to", to.Node)
 		return s.refuse(*to)
 	case !accepted:
+		span.Set("answer", "full")
 		return s.refuse(wire.End{Code: wire.Full})
 	}
 	defer s.relay.leave(s)
@@ -90,7 +100,18 @@ func (s *subscription) serve(ctx context.Context) error {
 		return s.refuse(wire.End{Code: wire.Offline})
 	}
 	_ = s.ctl.SetDeadline(time.Time{})
+	s.logger().Info("node takes a stream", "stream", s.key, "peer", s.node, "published", info.Request)
+	span.Set("answer", "ok")
+	span.End(nil)
 	return s.run(ctx, rd, sub)
+}
+
+// logger is for what has to do with the request for which the peer wants the stream.
+func (s *subscription) logger() *slog.Logger {
+	if s.request == "" {
+		return s.relay.cfg.Log
+	}
+	return s.relay.cfg.Log.With("request", s.request)
 }
 
 // greet reads what the peer wants. A code other than 0 says why it does not get it.
@@ -105,6 +126,7 @@ func (s *subscription) greet(rd *wire.Reader) (wire.Code, error) {
 	}
 	ask, err := next[wire.Subscribe](rd)
 	s.key, s.region, s.addr, s.avoid = ask.Key, ask.Region, ask.Addr, ask.Avoid
+	s.request, s.trace = trace.CleanRequest(ask.Request), ask.Trace
 	return 0, err
 }
 

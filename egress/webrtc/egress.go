@@ -1,6 +1,6 @@
 // Package webrtc is the way out to browsers and WHEP players: a WebRTC session that subscribes to a stream.
 //
-// Imports: internal/metrics, media, rtc, stream.
+// Imports: internal/metrics, internal/trace, media, rtc, stream.
 package webrtc
 
 import (
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sluice/internal/metrics"
+	"sluice/internal/trace"
 	"sluice/media"
 	"sluice/rtc"
 	"sluice/stream"
@@ -75,6 +76,7 @@ type Session struct {
 	log     *slog.Logger
 	request Request
 	began   time.Time
+	steps   *trace.Steps
 	ended   sync.Once
 	ready   chan struct{}              // closed when the session is described, or has failed
 	sender  atomic.Pointer[rtc.Sender] // nil until the session is described
@@ -111,7 +113,8 @@ func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, 
 	s.going.Store(-1)
 	s.told.Store(-1)
 	defer close(s.ready)
-	s.log = e.cfg.Log.With("stream", r.Key, "peer", r.Remote, "session", s.id[:6])
+	s.steps = trace.Follow(ctx, "session negotiation", "stream", r.Key.String(), "session", s.id[:6])
+	s.log = trace.Log(ctx, e.cfg.Log).With("stream", r.Key, "peer", r.Remote, "session", s.id[:6])
 	fail := func(err error) (*Session, string, error) {
 		s.close(err, false)
 		return nil, "", err
@@ -139,6 +142,7 @@ func (e *Egress) open(ctx context.Context, r Request, describe func(*rtc.Group, 
 		return fail(err)
 	}
 	s.sender.Store(sender)
+	s.steps.Next("ICE and DTLS")
 	return s, sdp, nil
 }
 
@@ -164,6 +168,7 @@ func (s *Session) Close(reason error) { s.close(reason, false) }
 
 func (s *Session) close(reason error, tell bool) {
 	s.ended.Do(func() {
+		s.steps.End(reason)
 		if s.sub != nil {
 			s.sub.Close()
 		}
@@ -187,6 +192,7 @@ func (s *Session) close(reason error, tell bool) {
 
 func (s *Session) connected() {
 	s.egress.meters.join.Observe(time.Since(s.began).Seconds())
+	s.steps.Next("first key frame")
 	s.log.Debug("viewer connected")
 	v := s.sender.Load()
 	s.showing.Lock()

@@ -70,4 +70,7 @@ func (s *Session) first(key bool) {
 	} else {
 		s.egress.meters.packet.Observe(took)
 	}
+	if key || s.fan.ladder.first(s.fan.group.Tracks()) < 0 {
+		s.steps.End(nil)
+	}
 }

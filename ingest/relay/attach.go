@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/internal/trace"
 	wire "sluice/relay"
 	"sluice/stream"
 )
@@ -64,7 +65,7 @@ func (s *session) take(ctx context.Context, avoid []string, failed *[]string, sp
 		case ctx.Err() != nil:
 			return nil, origin, context.Cause(ctx)
 		default: // somebody else, then
-			s.relay.cfg.Log.Debug("relay parent passed over", "stream", s.key, "node", at.Node, "err", err)
+			s.log.Debug("relay parent passed over", "stream", s.key, "node", at.Node, "err", err)
 			*failed = slices.Insert(*failed, 0, at.Node)
 			at = origin
 		}
@@ -73,18 +74,21 @@ func (s *session) take(ctx context.Context, avoid []string, failed *[]string, sp
 }
 
 // ask connects to a node and asks it for the stream.
-func (s *session) ask(ctx context.Context, at Source, hops int, avoid []string) (*upstream, error) {
+func (s *session) ask(ctx context.Context, at Source, hops int, avoid []string) (up *upstream, err error) {
 	if hops > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, hopWithin)
 		defer cancel()
 	}
+	ctx, span := trace.Start(ctx, "relay subscribe", "node", at.Node, "stream", s.key.String())
+	defer func() { span.End(err) }()
 	p, err := s.relay.peer(ctx, at)
 	if err != nil {
 		return nil, err
 	}
 	begin := time.Now()
-	up, err := p.subscribe(ctx, s, at, wire.Subscribe{Key: s.key, Region: s.relay.cfg.Region, Addr: s.relay.cfg.Addr(), Hops: uint64(hops), Avoid: avoid})
+	up, err = p.subscribe(ctx, s, at, wire.Subscribe{Key: s.key, Region: s.relay.cfg.Region, Addr: s.relay.cfg.Addr(), Hops: uint64(hops), Avoid: avoid,
+		Request: trace.RequestOf(ctx), Trace: trace.Carried(ctx)})
 	if err != nil {
 		s.relay.meters.subscribe.Observe(time.Since(begin).Seconds(), "no")
 		p.release()

@@ -21,7 +21,7 @@ import (
 // TestLatestToAvoid: of the nodes to avoid only some can be named, and those are the ones that have failed last.
 func TestLatestToAvoid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSession(nil, media.Key{App: "live", ID: "s"})
+		s := newSession(nil, media.Key{App: "live", ID: "s"}, slog.New(slog.DiscardHandler))
 		for i := range wire.MaxAvoid + 4 {
 			s.avoid(fmt.Sprint("n", i))
 			<-time.After(time.Millisecond)
@@ -91,7 +91,7 @@ func TestJustFailedIsNamed(t *testing.T) {
 	for i := range wire.MaxAvoid {
 		before = append(before, fmt.Sprint("old", i))
 	}
-	s := newSession(r, media.Key{App: "live", ID: "s"})
+	s := newSession(r, media.Key{App: "live", ID: "s"}, slog.New(slog.DiscardHandler))
 	if _, _, err := s.take(t.Context(), before, &failed, nil); !errors.Is(err, errFull) {
 		t.Fatalf("take: %v", err)
 	}

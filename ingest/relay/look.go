@@ -132,7 +132,7 @@ func (s *session) adopt(f finding) {
 	s.seeking = false
 	s.avoid(f.failed...)
 	if f.err != nil {
-		s.relay.cfg.Log.Debug("no other node has the stream", "stream", s.key, "err", f.err)
+		s.log.Debug("no other node has the stream", "stream", s.key, "err", f.err)
 		return
 	}
 	s.spare = f.up
@@ -141,7 +141,7 @@ func (s *session) adopt(f finding) {
 		return
 	}
 	s.epoch.Store(f.up.src.Epoch)
-	s.relay.cfg.Log.Info("the publisher is back and waits beside its backup", "stream", s.key, "node", f.up.src.Node)
+	s.log.Info("the publisher is back and waits beside its backup", "stream", s.key, "node", f.up.src.Node)
 }
 
 func (s *session) dropSpare() {
@@ -157,7 +157,7 @@ func (s *session) adoptFeed(f fed) {
 	switch {
 	case f.err == nil:
 		s.feed = f.feed
-		s.relay.cfg.Log.Info("the stream has a backup", "stream", s.key)
+		s.log.Info("the stream has a backup", "stream", s.key)
 	case errors.Is(f.err, stream.ErrOffline):
 		s.wantFeed = false // until the registry tells
 	default:
@@ -211,7 +211,7 @@ func (s *session) find(f *search) bool {
 			return false // its grace is over, or it is published here
 		}
 		if attempt > 0 && time.Now().After(f.over) {
-			s.relay.cfg.Log.Warn("stream not found again", "stream", s.key, "reason", why)
+			s.log.Warn("stream not found again", "stream", s.key, "reason", why)
 			return false
 		}
 		if info.Viewers+info.Relays == 0 {
@@ -278,6 +278,6 @@ func (s *session) attachFeed(ctx context.Context) (err error) {
 	s.nudged = false
 	s.after = time.Now().Add(seekEvery)
 	s.reroute(nil)
-	s.relay.cfg.Log.Info("stream pulled from its backup publisher", "stream", s.key)
+	s.log.Info("stream pulled from its backup publisher", "stream", s.key)
 	return nil
 }

@@ -4,7 +4,7 @@
 // Locks: upstream.turn before lane.feed before the hub's stream lock before upstream.mu before lane.mu; Relay.mu
 // and peer.mu nest with none.
 //
-// Imports: internal/metrics, media, relay, stream.
+// Imports: internal/metrics, internal/trace, media, relay, stream.
 package relay
 
 import (
@@ -20,6 +20,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"sluice/internal/metrics"
+	"sluice/internal/trace"
 	"sluice/media"
 	wire "sluice/relay"
 	"sluice/stream"
@@ -163,7 +164,8 @@ func (r *Relay) Pull(ctx context.Context, key media.Key) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, pullWithin)
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)()
-	s := newSession(r, key)
+	s := newSession(r, key, trace.Log(ctx, r.cfg.Log))
+	s.asked = trace.RequestOf(ctx)
 	if err := r.enter(ctx, s); err != nil {
 		return fmt.Errorf("pull %s: %w", key, r.failed(s, err))
 	}
@@ -215,7 +217,7 @@ func (r *Relay) failed(s *session, err error) error {
 	}
 	r.mu.Unlock()
 	if tell {
-		r.cfg.Log.Warn("can't get a stream from the node that has it", "stream", s.key, "node", s.src.Node, "addr", s.src.Addr, "error", err, "untold", untold)
+		s.log.Warn("can't get a stream from the node that has it", "stream", s.key, "node", s.src.Node, "addr", s.src.Addr, "error", err, "untold", untold)
 	}
 	return ErrUnreachable
 }

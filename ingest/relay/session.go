@@ -21,6 +21,8 @@ import (
 type session struct {
 	relay  *Relay
 	key    media.Key
+	log    *slog.Logger    // with the id of the request for which it began
+	asked  string          // the id of the request for which it began
 	ctx    context.Context // ends when the session must
 	cancel context.CancelFunc
 	done   chan struct{} // closed when it has
@@ -68,8 +70,8 @@ type fed struct {
 	err  error
 }
 
-func newSession(r *Relay, key media.Key) *session {
-	s := &session{relay: r, key: key, ended: make(chan error, 1), done: make(chan struct{}), sought: make(chan finding, 1), fed: make(chan fed, 1),
+func newSession(r *Relay, key media.Key, log *slog.Logger) *session {
+	s := &session{relay: r, key: key, log: log, ended: make(chan error, 1), done: make(chan struct{}), sought: make(chan finding, 1), fed: make(chan fed, 1),
 		ready: make(chan struct{}, 1), news: make(chan struct{}, 1), shunned: map[string]time.Time{}}
 	s.path.Store(new([]string))
 	s.origin.Store(new(Source))
@@ -82,7 +84,7 @@ func (s *session) use(up *upstream) {
 	s.told, s.toldAt = wire.Below{}, time.Time{}
 	s.epoch.Store(up.src.Epoch)
 	s.reroute(up)
-	s.relay.cfg.Log.Info("stream pulled", "stream", s.key, "from", up.src.Node, "addr", up.src.Addr, "epoch", up.src.Epoch, "path", up.way())
+	s.log.Info("stream pulled", "stream", s.key, "from", up.src.Node, "addr", up.src.Addr, "epoch", up.src.Epoch, "path", up.way())
 }
 
 // reroute tells this node's children by which nodes the stream comes; nil: by the backup publisher's.
@@ -128,7 +130,7 @@ func (s *session) run() {
 		if planned(reason) {
 			level = slog.LevelInfo
 		}
-		s.relay.cfg.Log.Log(s.ctx, level, "upstream lost, looking for the stream", "stream", s.key, "reason", reason)
+		s.log.Log(s.ctx, level, "upstream lost, looking for the stream", "stream", s.key, "reason", reason)
 		s.relay.cfg.Suspect(s.key)
 		s.relay.meters.changes.Add(lostParent)
 		if !s.find(&search) {
@@ -201,7 +203,7 @@ func (s *session) watch() error {
 				s.dropFeed()
 			}
 		case <-asked:
-			s.relay.cfg.Log.Info("upstream asks to be left", "stream", s.key, "node", s.up.src.Node)
+			s.log.Info("upstream asks to be left", "stream", s.key, "node", s.up.src.Node)
 			s.avoid(s.up.src.Node)
 			s.moving = true
 			s.seek()
@@ -269,7 +271,7 @@ func (s *session) swap(why error) error {
 		return fmt.Errorf("%w: %w", errUnwanted, err)
 	}
 	s.relay.meters.changes.Add(sparedParent)
-	s.relay.cfg.Log.Info("stream comes from another node now", "stream", s.key, "was", was, "reason", why)
+	s.log.Info("stream comes from another node now", "stream", s.key, "was", was, "reason", why)
 	s.use(up)
 	if old != nil {
 		old.close(errUnwanted)
@@ -287,7 +289,7 @@ func (s *session) toFeed(over error) error {
 		return fmt.Errorf("%w: %w", errUnwanted, err)
 	}
 	s.relay.meters.changes.Add(tookBackup)
-	s.relay.cfg.Log.Warn("the backup publisher takes over", "stream", s.key, "was", up.src.Node, "reason", cmpErr(over, errSilent))
+	s.log.Warn("the backup publisher takes over", "stream", s.key, "was", up.src.Node, "reason", cmpErr(over, errSilent))
 	s.up, s.moving, s.nudged = nil, false, false
 	s.reroute(nil)
 	if over != nil {

@@ -244,6 +244,7 @@ func (up *upstream) offerTo(ctx context.Context, t wire.Tracks) (*stream.Publish
 	return s.relay.cfg.Hub.Publish(ctx, s.key, stream.PublishOptions{
 		Tracks:            t.Tracks,
 		Relayed:           true,
+		Request:           s.asked,
 		OnKeyFrameRequest: func(track int) { up.wantKey(t.Generation, track) },
 		OnWanted: func(track int, wanted, now bool) {
 			up.want(t.Generation, wire.Want{Track: track, On: wanted, Now: now})

@@ -1,6 +1,6 @@
 // Package webrtc is the way in for browsers and WHIP encoders: a WebRTC session becomes a publisher on the hub.
 //
-// Imports: internal/metrics, media, rtc, stream.
+// Imports: internal/metrics, internal/trace, media, rtc, stream.
 package webrtc
 
 import (
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/internal/metrics"
+	"sluice/internal/trace"
 	"sluice/media"
 	"sluice/rtc"
 	"sluice/stream"
@@ -53,6 +54,7 @@ type Request struct {
 type Session struct {
 	meters   *meters
 	began    time.Time
+	steps    *trace.Steps
 	id       string
 	log      *slog.Logger
 	receiver *rtc.Receiver
@@ -70,7 +72,13 @@ type Session struct {
 func (in *Ingest) Publish(ctx context.Context, r Request, offer string) (_ *Session, _ string, err error) {
 	defer func() { in.meters.asked.Add(resultOf(err)) }()
 	s := &Session{meters: &in.meters, began: time.Now(), id: rand.Text(), request: r}
-	s.log = in.cfg.Log.With("stream", r.Key, "peer", r.Remote, "session", s.id[:6])
+	s.steps = trace.Follow(ctx, "session negotiation", "stream", r.Key.String(), "session", s.id[:6])
+	defer func() {
+		if err != nil {
+			s.steps.End(err)
+		}
+	}()
+	s.log = trace.Log(ctx, in.cfg.Log).With("stream", r.Key, "peer", r.Remote, "session", s.id[:6])
 	receiver, answer, err := in.cfg.RTC.AnswerReceiver(offer, rtc.ReceiverOptions{
 		Codecs:  in.cfg.Codecs,
 		Events:  rtc.Events{OnConnected: s.connected, OnRestored: r.OnRestored, OnMessage: s.message, OnClosed: s.lost},
@@ -83,6 +91,8 @@ func (in *Ingest) Publish(ctx context.Context, r Request, offer string) (_ *Sess
 	publisher, err := in.cfg.Hub.Publish(ctx, r.Key, stream.PublishOptions{
 		Tracks:            receiver.Tracks(),
 		Session:           r.Session,
+		Request:           trace.RequestOf(ctx),
+		Trace:             trace.Carried(ctx),
 		OnKeyFrameRequest: receiver.RequestKeyFrame,
 		OnWanted:          s.layers.want,
 		OnMessage:         receiver.SendMessage,
@@ -92,6 +102,7 @@ func (in *Ingest) Publish(ctx context.Context, r Request, offer string) (_ *Sess
 		receiver.Close()
 		return nil, "", err
 	}
+	s.steps.Next("ICE and DTLS")
 	s.mu.Lock()
 	s.publisher = publisher
 	up := s.up
@@ -117,6 +128,7 @@ func (s *Session) RestartICE(ufrag, pwd string) (newUfrag, newPwd string, err er
 // Close ends the session; stream.ErrStopped says that the user wanted it.
 func (s *Session) Close(reason error) {
 	s.ended.Do(func() {
+		s.steps.End(reason)
 		s.unpublish(reason)
 		s.receiver.Close()
 		s.layers.close()
@@ -138,6 +150,7 @@ func (s *Session) unpublish(reason error) {
 
 func (s *Session) connected() {
 	s.log.Debug("publisher connected")
+	s.steps.Next("first media")
 	s.mu.Lock()
 	s.up = true
 	published := s.publisher != nil
@@ -157,6 +170,7 @@ func (s *Session) dataUp() {
 func (s *Session) start() {
 	s.started.Do(func() {
 		s.meters.join.Observe(time.Since(s.began).Seconds())
+		s.steps.End(nil)
 		if f := s.request.OnStarted; f != nil {
 			f()
 		}
@@ -198,6 +212,7 @@ func (s *Session) dropped(reason error) {
 }
 
 func (s *Session) end(reason error) {
+	s.steps.End(reason)
 	s.layers.close()
 	s.log.Debug("publisher ended", "reason", reason)
 	if f := s.request.OnEnded; f != nil {

@@ -107,7 +107,7 @@ type Span struct{ span api.Span }
 // Start begins a step of what ctx belongs to; where that is not traced, nothing. Attributes are names and values in turn.
 func Start(ctx context.Context, name string, attributes ...string) (context.Context, *Span) {
 	parent := api.SpanFromContext(ctx)
-	if !parent.IsRecording() {
+	if !parent.SpanContext().IsSampled() { // the parent may have ended already
 		return ctx, nil
 	}
 	ctx, span := parent.TracerProvider().Tracer("sluice").Start(ctx, name, api.WithAttributes(pairs(attributes)...))

@@ -3,7 +3,7 @@
 //
 // Locks: Handler.mu and socket.mu are never held together. Sessions' callbacks take socket.mu.
 //
-// Imports: media, stream, rtc, cluster, internal/auth, internal/problem, ingest/relay, ingest/webrtc, egress/webrtc, signal.
+// Imports: media, stream, rtc, cluster, internal/auth, internal/problem, internal/trace, ingest/relay, ingest/webrtc, egress/webrtc, signal.
 package antmedia
 
 import (
@@ -174,7 +174,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		problem.New(problem.Draining, "connect again, to another node").Write(w)
 		return
 	}
-	s := newSocket(h, app, h.cfg.ClientAddr(r))
+	s := newSocket(r.Context(), h, app, h.cfg.ClientAddr(r))
 	s.backup = backup
 	if !h.add(s) {
 		problem.New(problem.NodeFull, "too many WebSockets are open").Write(w)

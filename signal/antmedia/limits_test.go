@@ -221,7 +221,7 @@ func TestManyWaiting(t *testing.T) {
 	var told atomic.Int64
 	sockets := make([]*socket, viewers)
 	for i := range sockets {
-		s := newSocket(h, "live", netip.Addr{})
+		s := newSocket(t.Context(), h, "live", netip.Addr{})
 		s.closed = false
 		s.ws, s.writing = new(websocket.Conn), true // nobody writes: what is said stays in s.out
 		sockets[i] = s

@@ -14,6 +14,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"sluice/internal/trace"
 	"sluice/media"
 	"sluice/stream"
 )
@@ -54,11 +55,11 @@ type socket struct {
 	asks     lane
 }
 
-func newSocket(h *Handler, app string, remote netip.Addr) *socket {
-	s := &socket{h: h, app: app, remote: remote, owner: rand.Text(), log: h.cfg.Log.With("app", app, "peer", remote.String()),
+func newSocket(request context.Context, h *Handler, app string, remote netip.Addr) *socket {
+	s := &socket{h: h, app: app, remote: remote, owner: rand.Text(), log: trace.Log(request, h.cfg.Log).With("app", app, "peer", remote.String()),
 		sessions: map[string]*session{}, waits: map[string]*wait{},
 		reads: newBucket(h.cfg.Limits.Rate), opens: newBucket(h.cfg.Limits.Opens)}
-	s.ctx, s.cancel = context.WithCancelCause(h.base)
+	s.ctx, s.cancel = context.WithCancelCause(trace.Adopt(h.base, request))
 	return s
 }
 
