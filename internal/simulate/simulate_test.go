@@ -65,9 +65,10 @@ func TestSmall(t *testing.T) {
 			for _, tree := range r.Tree {
 				check(t, limit{"mean depth, " + tree.When, tree.DepthViewers, 3}, limit{"relay's share of egress, " + tree.When, tree.RelayOfAllEgress, 0.1})
 			}
-			// Edges that died are replaced by empty ones, to which viewers come only as others leave.
-			spread(t, r, "the flash crowd is there", 1.3, 1.35)
-			spread(t, r, "all are there", 1.2, 1.25)
+			// By the placer's rule an edge may be above the mean by 15 % of what that leaves free: 1.27 of a mean of 36 %, 1.16 of one of 48 %.
+			// The empty edges that replace dead ones lower the mean a little, and are full like the others within a minute.
+			spread(t, r, "the flash crowd is there", 1.25, 1.35)
+			spread(t, r, "all are there", 1.15, 1.25)
 			spread(t, r, "20 s after the region's death", 1.15, 1.25)
 			for _, d := range r.Deaths {
 				p95 := 2.5
