@@ -22,7 +22,7 @@ WEB_MODULES := web/node_modules/.package-lock.json
 WEB_BUILT   := web/dist/.built
 E2E_MODULES := e2e/node_modules/.package-lock.json
 
-.PHONY: help deps deps-test build web up test ferretdb test-short test-web arch e2e e2e-long lint fuzz bench bench-micro simulate chaos abr release azure-validate docs clean
+.PHONY: help deps deps-test build web up test ferretdb test-short test-web arch e2e e2e-long lint fuzz bench bench-micro simulate chaos abr rules release azure-validate docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -58,7 +58,7 @@ build: deps web ## build bin/sluice
 up: build ## build, and run a whole cluster on this machine; ARGS="--edges 3" for more
 	@exec bin/sluice up $(ARGS)
 
-test: deps deps-test lint arch test-web ferretdb ## every test: what CI runs
+test: deps deps-test lint arch rules test-web ferretdb ## every test: what CI runs
 	@echo "go: tests with the race detector"
 	go test -race -timeout 10m $$(go list $(PKG) | grep -vxF "$$(go list $(LIVE))")
 	go test -race -timeout 10m -p 1 $(LIVE)
@@ -78,6 +78,10 @@ test-web: $(WEB_MODULES) ## tests of the pages' code
 arch: web ## only the rules of ARCHITECTURE.md
 	@echo "go: rules of the house"
 	go test .
+
+rules: ## alert rules with their tests, and the queries of the dashboard, by promtool
+	@echo "promtool: alert rules, queries of the dashboard"
+	@scripts/rules
 
 e2e: build ## the real binary in real Chromium, ffmpeg and GStreamer
 	@if [ -f e2e/package.json ]; then $(MAKE) --no-print-directory e2e-run; else echo "e2e: nothing there"; fi

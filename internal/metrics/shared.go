@@ -60,7 +60,7 @@ func (s *Set) Registry() func(operation string, took time.Duration, failed bool)
 func (s *Sample) Cluster(d *cluster.Directory) {
 	const ready, draining, full, dead = "ready", "draining", "full", "dead"
 	count := map[cluster.Role]map[string]int{}
-	for _, role := range []cluster.Role{cluster.Standalone, cluster.Origin, cluster.Edge} {
+	for _, role := range []cluster.Role{cluster.Standalone, cluster.Origin, cluster.Edge, cluster.Transcoder} {
 		count[role] = map[string]int{ready: 0, draining: 0, full: 0, dead: 0}
 	}
 	v := d.View()
