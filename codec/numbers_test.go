@@ -2,6 +2,7 @@ package codec
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"sluice/media"
@@ -82,4 +83,54 @@ func FuzzNumbers(f *testing.F) {
 			t.Errorf("%+v after %+v", out, last)
 		}
 	})
+}
+
+// Layers are read of whatever comes, and nothing of it changes.
+func FuzzLayers(f *testing.F) {
+	for _, c := range layerCases() {
+		f.Add(c.in)
+	}
+	f.Fuzz(func(t *testing.T, p []byte) {
+		in := bytes.Clone(p)
+		l, _ := LayerOf(media.VP9, p)
+		sizes := LayerSizes(media.VP9, p)
+		if l.Spatial > 7 || l.Temporal > 7 || len(sizes) > MaxSpatial || 4*len(sizes) > len(p) || !bytes.Equal(in, p) {
+			t.Errorf("%+v %v of % x", l, sizes, p)
+		}
+	})
+}
+
+type layerCase struct {
+	name  string
+	in    []byte
+	want  Layer
+	ok    bool
+	sizes [][2]int
+}
+
+func layerCases() []layerCase {
+	return []layerCase{
+		{"no layers", []byte{0x88, 0x81, 0x02, 0xaa}, Layer{}, false, nil},
+		{"lowest, whole", []byte{0xac, 0x81, 0x02, 0x00, 7, 0xaa}, Layer{0, 0, true, true}, true, nil},
+		{"spatial 2, temporal 1, begins", []byte{0xa8, 0x81, 0x02, 0x25, 7, 0xaa}, Layer{2, 1, true, false}, true, nil},
+		{"7 bits, flexible, ends", []byte{0xf4, 0x02, 0x42, 0x03, 0x02, 0xaa}, Layer{1, 2, false, true}, true, nil},
+		{"two sizes", []byte{0xaa, 0x81, 0x02, 0x00, 7, 0x30, 0x01, 0x40, 0x00, 0xb4, 0x02, 0x80, 0x01, 0x68, 0xaa}, Layer{0, 0, true, false}, true, [][2]int{{320, 180}, {640, 360}}},
+		{"two sizes, flexible", []byte{0xba, 0x81, 0x02, 0x00, 0x30, 0x01, 0x40, 0x00, 0xb4, 0x02, 0x80, 0x01, 0x68, 0xaa}, Layer{0, 0, true, false}, true, [][2]int{{320, 180}, {640, 360}}},
+		{"sizes, torn", []byte{0xaa, 0x81, 0x02, 0x00, 7, 0x30, 0x01, 0x40}, Layer{0, 0, true, false}, true, nil},
+		{"torn", []byte{0xa0, 0x81, 0x02}, Layer{}, false, nil},
+	}
+}
+
+func TestLayers(t *testing.T) {
+	for _, c := range layerCases() {
+		t.Run(c.name, func(t *testing.T) {
+			l, ok := LayerOf(media.VP9, c.in)
+			if l != c.want || ok != c.ok {
+				t.Errorf("%+v %v, want %+v", l, ok, c.want)
+			}
+			if sizes := LayerSizes(media.VP9, c.in); !slices.Equal(sizes, c.sizes) {
+				t.Errorf("sizes %v, want %v", sizes, c.sizes)
+			}
+		})
+	}
 }

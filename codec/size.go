@@ -72,7 +72,14 @@ func vp8Size(p []byte) (int, int, bool) {
 }
 
 func vp9Size(p []byte) (int, int, bool) {
-	if !vp9Key(p) || p[0]&0x20 != 0 { // with layers the first one is not the picture
+	if !vp9Key(p) {
+		return 0, 0, false
+	}
+	if sizes := LayerSizes(media.VP9, p); len(sizes) > 0 { // the highest layer is the picture
+		top := sizes[len(sizes)-1]
+		return top[0], top[1], top[0] > 0 && top[1] > 0
+	}
+	if p[0]&0x20 != 0 { // with layers the first one is not the picture
 		return 0, 0, false
 	}
 	i := 1

@@ -182,3 +182,32 @@ describe('our publish page', { timeout: 120_000 }, () => {
     await close(view, page);
   });
 });
+
+describe('SVC', { timeout: 400_000 }, () => {
+  for (const [codec, mode, heights] of [
+    ['VP9', 'L3T3_KEY', [180, 720, 360, 720]], ['VP9', 'L3T3', [180, 720, 360]], ['VP9', 'L2T2_KEY', [180, 360, 180]], ['VP9', 'L1T3', [360]],
+  ]) {
+    test(`${codec} ${mode}: a viewer gets each size`, async (t) => {
+      const id = `svc-${codec}-${mode}`;
+      const out = await open();
+      await call(out, 'whip', `${cluster.publish}/live/whip/${id}`, { codec, encodings: [{ scalabilityMode: mode, maxBitrate: 1_500_000 }], ...(mode.startsWith('L3') ? {} : small) }); // Chromium has no three layers of less
+      await until('the publisher sends in layers', async () => {
+        const s = Object.values(await call(out, 'sent'))[0];
+        return [s?.mode === mode && s.frames > 20 && s, s];
+      }, { within: 60_000 });
+      const view = await watch(id);
+      await until('a picture', () => call(view, 'shown'));
+      for (const height of heights) {
+        const before = await call(view, 'shown');
+        const got = await pin(view, id, height);
+        await more(view, 20);
+        const after = await call(view, 'shown');
+        t.diagnostic(`${height} after ${((got.at - before.at) / 1000).toFixed(1)} s; ${((after.frames - got.frames) / (after.at - got.at) * 1000).toFixed(1)} fps, ${Math.round((after.bytes - got.bytes) * 8 / (after.at - got.at))} kbit/s; freezes ${after.freezes - before.freezes}, ${(after.frozen - before.frozen).toFixed(2)} s; PLIs ${after.plis - before.plis}`);
+      }
+      const end = await call(view, 'shown');
+      assert.equal(end.codec, `video/${codec}`);
+      assert.ok(end.plis <= 5, `the viewer could not decode: ${end.plis} PLIs`);
+      await close(view, out);
+    });
+  }
+});

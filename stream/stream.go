@@ -69,9 +69,12 @@ func (l *lane) measure(now time.Time) {
 }
 
 // look reads the picture's size from a key frame.
-func (l *lane) look(codecName string, b *media.Burst) {
+func (l *lane) look(t media.Track, b *media.Burst) {
 	for i := range b.Packets {
-		if w, h, ok := codec.PictureSize(codecName, b.Packets[i].Payload); ok {
+		if w, h, ok := codec.PictureSize(t.Codec.Name, b.Packets[i].Payload); ok {
+			if t.Height > 0 && t.Height < h { // a part of the layers of a picture, which says how large all of them are
+				w, h = w*t.Height/h, t.Height
+			}
 			l.width, l.height = w, h
 			return
 		}
@@ -266,7 +269,7 @@ func (s *Stream) write(p *Publisher, b *media.Burst) {
 	video := t.Kind == media.Video
 	if video {
 		if b.Key = startsKeyFrame(t.Codec.Name, b); b.Key {
-			l.look(t.Codec.Name, b)
+			l.look(t, b)
 		}
 	}
 	newest, ok := l.splice.rewrite(b, t.Codec.ClockRate, s.alignedLocked(b))

@@ -1,6 +1,6 @@
 // Package webrtc is the way in for browsers and WHIP encoders: a WebRTC session becomes a publisher on the hub.
 //
-// Imports: internal/metrics, internal/trace, media, rtc, stream.
+// Imports: codec, internal/metrics, internal/trace, media, rtc, stream.
 package webrtc
 
 import (
@@ -62,6 +62,7 @@ type Session struct {
 	started  sync.Once
 	ended    sync.Once
 	layers   *layers
+	scalable *scalable // nil: the picture comes whole. Of the goroutine that has the bursts
 
 	mu        sync.Mutex
 	publisher *stream.Publisher // nil until the hub took it
@@ -88,12 +89,13 @@ func (in *Ingest) Publish(ctx context.Context, r Request, offer string) (_ *Sess
 		return nil, "", err
 	}
 	s.receiver, s.layers = receiver, newLayers(receiver.RIDs())
+	s.scalable = newScalable(receiver.Tracks())
 	publisher, err := in.cfg.Hub.Publish(ctx, r.Key, stream.PublishOptions{
 		Tracks:            receiver.Tracks(),
 		Session:           r.Session,
 		Request:           trace.RequestOf(ctx),
 		Trace:             trace.Carried(ctx),
-		OnKeyFrameRequest: receiver.RequestKeyFrame,
+		OnKeyFrameRequest: s.requestKeyFrame,
 		OnWanted:          s.layers.want,
 		OnMessage:         receiver.SendMessage,
 		OnEnd:             s.dropped,
@@ -179,8 +181,20 @@ func (s *Session) start() {
 
 func (s *Session) burst(b *media.Burst) {
 	s.layers.came(b.Track)
-	s.hub().Write(b)
+	p := s.hub()
+	if s.scalable != nil {
+		s.scalable.split(b, p.Add, p.Write)
+	}
+	p.Write(b)
 	s.start()
+}
+
+// requestKeyFrame is for a track of the publisher, which may be made of layers of another.
+func (s *Session) requestKeyFrame(track int) {
+	if track >= len(s.receiver.Tracks()) && s.scalable != nil {
+		track = s.scalable.track
+	}
+	s.receiver.RequestKeyFrame(track)
 }
 
 func (s *Session) message(m media.Message) {
