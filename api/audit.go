@@ -29,7 +29,7 @@ func (a *API) audit() {
 }
 
 type auditInput struct {
-	paging
+	Paging
 	Result string    `query:"result" maxLength:"64" doc:"Only with this result."`
 	From   time.Time `query:"from" doc:"Not before."`
 	To     time.Time `query:"to" doc:"Before this."`

@@ -10,8 +10,8 @@ import (
 
 const tagKeys = "API keys"
 
-// apiKey is one of somebody's keys.
-type apiKey struct {
+// APIKey is one of somebody's keys.
+type APIKey struct {
 	ID      string        `json:"id"`
 	Label   string        `json:"label"`
 	Scopes  []auth.Action `json:"scopes" doc:"What it is limited to, of what its account may do; empty: not limited."`
@@ -29,16 +29,16 @@ func (a *API) keys() {
 		does: "Delete one of the own API keys", more: "It is refused at every node within two seconds."}, a.removeKey)
 }
 
-func keyOf(k auth.KeyInfo) apiKey {
-	return apiKey{ID: k.ID, Label: k.Label, Scopes: append([]auth.Action{}, k.Scopes...), Apps: append([]string{}, k.Apps...),
+func keyOf(k auth.KeyInfo) APIKey {
+	return APIKey{ID: k.ID, Label: k.Label, Scopes: append([]auth.Action{}, k.Scopes...), Apps: append([]string{}, k.Apps...),
 		Created: k.Created, Used: k.Used, Expires: k.Expires}
 }
 
-type keysOutput struct{ Body []apiKey }
+type keysOutput struct{ Body []APIKey }
 
 func (a *API) listKeys(ctx context.Context, _ *struct{}) (*keysOutput, error) {
 	list, err := a.deps.Accounts.Keys(ctx, auth.Of(ctx).Name)
-	out := &keysOutput{[]apiKey{}}
+	out := &keysOutput{[]APIKey{}}
 	for _, k := range list {
 		out.Body = append(out.Body, keyOf(k))
 	}
@@ -56,7 +56,7 @@ type addKeyInput struct {
 
 type addKeyOutput struct {
 	Body struct {
-		apiKey
+		APIKey
 		Key string `json:"key" doc:"What to show as Authorization: Bearer …"`
 	}
 }
@@ -65,7 +65,7 @@ func (a *API) addKey(ctx context.Context, in *addKeyInput) (*addKeyOutput, error
 	key, made, err := a.deps.Accounts.AddKey(ctx, auth.KeyInfo{Name: auth.Of(ctx).Name, Label: in.Body.Label, Scopes: in.Body.Scopes, Apps: in.Body.Apps, Expires: in.Body.Expires})
 	a.record(ctx, "make an API key", made.ID+" "+in.Body.Label, "", err)
 	out := &addKeyOutput{}
-	out.Body.apiKey, out.Body.Key = keyOf(made), key
+	out.Body.APIKey, out.Body.Key = keyOf(made), key
 	return out, err
 }
 

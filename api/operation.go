@@ -62,6 +62,9 @@ func (a *API) guard(op operation) func(huma.Context, func(huma.Context)) {
 		if op.needs != auth.Public {
 			if err := a.may(ctx, op); err != nil {
 				f := a.failure(err, op.id)
+				if id := auth.Of(ctx.Context()); id.Name != "" && !safe(op.method) {
+					a.deps.Accounts.RecordDenied(ctx.Context(), a.entry(ctx.Context(), op.id, ctx.URL().Path, ctx.Param("app"), err))
+				}
 				for name, values := range f.GetHeaders() {
 					ctx.SetHeader(name, values[0])
 				}
@@ -194,6 +197,9 @@ func ours(_ huma.Context, _ string, v any) (any, error) {
 	f.problem.Code.Status = e.Status // it is on its way already
 	var first []string
 	for _, d := range e.Errors {
+		if strings.HasPrefix(d.Message, "json: ") { // it names types of Go
+			d.Message = "has a value of another type than it should"
+		}
 		f.errors = append(f.errors, fault{Location: d.Location, Message: d.Message})
 		first = append(first, strings.TrimSpace(d.Location+" "+d.Message))
 	}

@@ -22,8 +22,8 @@ type answer struct{ Body result }
 
 func done(message string) *answer { return &answer{result{Success: true, Message: message}} }
 
-// paging is what lists take.
-type paging struct {
+// Paging is what lists take.
+type Paging struct {
 	Offset int    `query:"offset" minimum:"0" maximum:"100000000" default:"0" doc:"How many to leave out."`
 	Size   int    `query:"size" minimum:"1" maximum:"500" default:"50" doc:"How many to return at most."`
 	Search string `query:"search" maxLength:"200" doc:"Part of what is shown, without regard to case."`
@@ -31,6 +31,10 @@ type paging struct {
 
 // record writes what somebody did, or could not do, into the audit log. Reading is not recorded.
 func (a *API) record(ctx context.Context, action, target, app string, err error) {
+	a.deps.Accounts.Record(ctx, a.entry(ctx, action, target, app, err))
+}
+
+func (a *API) entry(ctx context.Context, action, target, app string, err error) auth.Entry {
 	id := auth.Of(ctx)
 	e := auth.Entry{Who: id.Name, Kind: id.Kind, Action: action, Target: target, App: app, From: visitorOf(ctx).from, Result: auth.ResultOK}
 	if id.Kind == auth.Key {
@@ -40,5 +44,5 @@ func (a *API) record(ctx context.Context, action, target, app string, err error)
 		p, _ := asProblem(err)
 		e.Result, e.Detail = p.Code.Name, p.Detail
 	}
-	a.deps.Accounts.Record(ctx, e)
+	return e
 }

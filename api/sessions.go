@@ -39,8 +39,8 @@ func scopeOf(id auth.Identity) string {
 	return string(b)
 }
 
-// credentials are a name and a password. Whatever else such programs send is let pass.
-type credentials struct {
+// Credentials are a name and a password. Whatever else such programs send is let pass.
+type Credentials struct {
 	_        struct{} `json:"-" additionalProperties:"true"`
 	Email    string   `json:"email" maxLength:"200" doc:"The account's name."`
 	Password string   `json:"password" maxLength:"256" doc:"The password itself. A hash of it, as other servers' panels send, is not taken."`
@@ -88,22 +88,22 @@ func (a *API) sessions() {
 }
 
 func (a *API) firstLogin(ctx context.Context, _ *struct{}) (*answer, error) {
-	first, err := a.deps.Accounts.First(ctx)
+	first, err := a.deps.Accounts.Awaited(ctx)
 	return &answer{result{Success: first}}, err
 }
 
 type initialInput struct {
 	Body struct {
-		credentials
+		Credentials
 		Token     string `json:"token" maxLength:"200" doc:"From the link."`
 		FirstName string `json:"firstName,omitempty" maxLength:"200"`
 		LastName  string `json:"lastName,omitempty" maxLength:"200"`
 	}
-	agent
+	Browser
 }
 
-// agent is what a session is remembered with.
-type agent struct {
+// Browser is what a session is remembered with.
+type Browser struct {
 	Agent string `header:"User-Agent" hidden:"true"`
 }
 
@@ -112,19 +112,19 @@ func (a *API) initial(ctx context.Context, in *initialInput) (*logged, error) {
 	if _, err := a.deps.Accounts.UseFirstLink(ctx, in.Body.Token, u, in.Body.Password, visitorOf(ctx).from); err != nil {
 		return nil, err
 	}
-	return a.begin(ctx, in.Body.credentials, in.Agent)
+	return a.begin(ctx, in.Body.Credentials, in.Browser.Agent)
 }
 
 type logInInput struct {
-	Body credentials
-	agent
+	Body Credentials
+	Browser
 }
 
 func (a *API) logIn(ctx context.Context, in *logInInput) (*logged, error) {
-	return a.begin(ctx, in.Body, in.Agent)
+	return a.begin(ctx, in.Body, in.Browser.Agent)
 }
 
-func (a *API) begin(ctx context.Context, c credentials, agent string) (*logged, error) {
+func (a *API) begin(ctx context.Context, c Credentials, agent string) (*logged, error) {
 	token, id, err := a.deps.Accounts.LogIn(ctx, c.Email, c.Password, visitorOf(ctx).from, agent)
 	if err != nil {
 		return nil, err
@@ -192,7 +192,7 @@ type passwordInput struct {
 		Password    string   `json:"password" maxLength:"256" doc:"The present one."`
 		NewPassword string   `json:"newPassword" maxLength:"256"`
 	}
-	agent
+	Browser
 }
 
 func (a *API) changePassword(ctx context.Context, in *passwordInput) (*logged, error) {
@@ -205,7 +205,7 @@ func (a *API) changePassword(ctx context.Context, in *passwordInput) (*logged, e
 	if err != nil {
 		return nil, err
 	}
-	return a.begin(ctx, credentials{Email: name, Password: in.Body.NewPassword}, in.Agent)
+	return a.begin(ctx, Credentials{Email: name, Password: in.Body.NewPassword}, in.Browser.Agent)
 }
 
 type meOutput struct{ Body me }

@@ -13,8 +13,8 @@ import (
 
 const tagUsers = "Accounts"
 
-// user is an account as other servers' customers know it. The name is called email.
-type user struct {
+// User is an account as other servers' customers know it. The name is called email.
+type User struct {
 	_         struct{}          `json:"-" additionalProperties:"true"`
 	Email     string            `json:"email" maxLength:"200" doc:"The account's name: letters, digits and . @ _ + -"`
 	UserType  string            `json:"userType,omitempty" enum:"ADMIN,USER,READ_ONLY" doc:"Administrator, operator or read-only."`
@@ -28,8 +28,8 @@ type user struct {
 	Created   time.Time         `json:"created,omitzero" readOnly:"true"`
 }
 
-func userOf(u auth.Account) user {
-	out := user{Email: u.Name, UserType: typeOfRole(u.Role), Scope: "system", FirstName: u.FirstName, LastName: u.LastName,
+func userOf(u auth.Account) User {
+	out := User{Email: u.Name, UserType: typeOfRole(u.Role), Scope: "system", FirstName: u.FirstName, LastName: u.LastName,
 		FullName: strings.TrimSpace(u.FirstName + " " + u.LastName), Picture: u.Picture, Blocked: u.Blocked, Created: u.Created}
 	for app, role := range u.Apps {
 		if out.AppRoles == nil {
@@ -44,7 +44,7 @@ func userOf(u auth.Account) user {
 }
 
 // to writes what the user says into an account.
-func (u user) to(a *auth.Account) error {
+func (u User) to(a *auth.Account) error {
 	role, err := roleOf(u.UserType)
 	if err != nil {
 		return err
@@ -91,12 +91,12 @@ func (a *API) users() {
 
 type usersOutput struct {
 	Total int `header:"X-Total-Count"`
-	Body  []user
+	Body  []User
 }
 
-func (a *API) listUsers(ctx context.Context, in *paging) (*usersOutput, error) {
+func (a *API) listUsers(ctx context.Context, in *Paging) (*usersOutput, error) {
 	list, total, err := a.deps.Accounts.List(ctx, in.Search, in.Offset, in.Size)
-	out := &usersOutput{Total: total, Body: []user{}}
+	out := &usersOutput{Total: total, Body: []User{}}
 	for _, u := range list {
 		out.Body = append(out.Body, userOf(u))
 	}
@@ -107,7 +107,7 @@ type nameInput struct {
 	Name string `path:"name" maxLength:"200"`
 }
 
-type userOutput struct{ Body user }
+type userOutput struct{ Body User }
 
 func (a *API) getUser(ctx context.Context, in *nameInput) (*userOutput, error) {
 	u, err := a.deps.Accounts.Account(ctx, in.Name)
@@ -116,7 +116,7 @@ func (a *API) getUser(ctx context.Context, in *nameInput) (*userOutput, error) {
 
 type userInput struct {
 	Body struct {
-		user
+		User
 		Password    string `json:"password,omitempty" maxLength:"256"`
 		NewPassword string `json:"newPassword,omitempty" maxLength:"256" doc:"Of a change; password means the same."`
 	}

@@ -75,6 +75,11 @@ type Accounts struct {
 	accounts  *limiter
 	addresses *limiter
 	strangers *limiter
+	denied    *limiter
+
+	asking  sync.Mutex // holds the next two
+	asked   time.Time
+	awaited bool
 
 	mu      sync.Mutex
 	known   map[[32]byte]*cached // sessions and keys by the hash of what their bearer shows
@@ -89,7 +94,7 @@ func New(docs cluster.Documents, cfg Config) *Accounts {
 	cfg.AuditKeep = cmp.Or(cfg.AuditKeep, 90*24*time.Hour)
 	return &Accounts{docs: docs, cfg: cfg, log: cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)), hasher: newHasher(),
 		accounts: newLimiter(accountBurst, accountPause), addresses: newLimiter(addressBurst, addressPause),
-		strangers: newLimiter(strangerBurst, strangerPause), known: map[[32]byte]*cached{}}
+		strangers: newLimiter(strangerBurst, strangerPause), denied: newLimiter(deniedBurst, deniedPause), known: map[[32]byte]*cached{}}
 }
 
 // Account is a person, or whoever logs in.

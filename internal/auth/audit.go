@@ -48,6 +48,13 @@ func (a *Accounts) Record(ctx context.Context, e Entry) {
 	}
 }
 
+// RecordDenied is Record, for what somebody may not do. Of many of an account some are left out: they would fill the registry.
+func (a *Accounts) RecordDenied(ctx context.Context, e Entry) {
+	if a.denied.take(e.Who) == nil {
+		a.Record(ctx, e)
+	}
+}
+
 // AuditQuery is what AuditLog looks for.
 type AuditQuery struct {
 	Search   string // part of who, action, target, application or address

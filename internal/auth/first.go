@@ -17,10 +17,27 @@ const (
 	firstWithin = time.Minute
 )
 
+// believeFirst is how long the answer of Awaited stays: anybody may ask for it.
+const believeFirst = time.Second
+
 // First reports that there is no account yet.
 func (a *Accounts) First(ctx context.Context) (bool, error) {
 	n, err := a.count(ctx, "")
 	return n == 0, err
+}
+
+// Awaited is First, up to a second old.
+func (a *Accounts) Awaited(ctx context.Context) (bool, error) {
+	a.asking.Lock() // one asks, others wait for him
+	defer a.asking.Unlock()
+	if time.Since(a.asked) < believeFirst {
+		return a.awaited, nil
+	}
+	first, err := a.First(ctx)
+	if err == nil {
+		a.asked, a.awaited = time.Now(), first
+	}
+	return first, err
 }
 
 // FirstLink makes a token with which somebody may make himself the first administrator, at any node; "" when there is an account.

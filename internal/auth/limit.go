@@ -19,6 +19,10 @@ const (
 	strangerBurst = 60
 	strangerPause = time.Second
 
+	// What an account may not do is recorded so often.
+	deniedBurst = 20
+	deniedPause = 30 * time.Second
+
 	// mostRemembered of each; who was seen longest ago is forgotten first.
 	mostRemembered = 10000
 
