@@ -1,7 +1,7 @@
 // Package api is the HTTP interface for people's panels and customers' programs: REST under /rest/v2/, described at /openapi.json. Each operation
 // is declared with the action that it needs; who asks, and whether he may, is decided before it runs.
 //
-// Imports: internal/auth, internal/problem.
+// Imports: internal/auth, internal/problem, internal/trace.
 package api
 
 import (
@@ -89,15 +89,16 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	if len(r.URL.RawQuery) > maxQuery {
-		a.refuse(w, problem.New(problem.TooLarge, "the query is larger than is taken here"))
+		a.refuse(w, r, problem.New(problem.TooLarge, "the query is larger than is taken here"))
 		return
 	}
+	asked := r
 	r, err := a.authenticate(r)
 	if err == nil {
 		err = a.sameSite(r)
 	}
 	if err != nil {
-		a.fail(w, err)
+		a.fail(r.Context(), w, err)
 		return
 	}
 	handler, pattern := a.mux.Handler(r)
@@ -105,7 +106,14 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.nothing(w, r, handler)
 		return
 	}
+	asked.Pattern = pattern // for who counts requests
 	a.mux.ServeHTTP(w, r)
+}
+
+// Allows reports whether whoever sent a request may do something on the server: for what a node serves beside this interface.
+func (a *API) Allows(r *http.Request, do auth.Action) bool {
+	r, err := a.authenticate(r)
+	return err == nil && a.sameSite(r) == nil && auth.Can(auth.Of(r.Context()), do, "")
 }
 
 // nothing answers for paths and methods that are none. The mux has an answer of its own.
@@ -114,10 +122,10 @@ func (a *API) nothing(w http.ResponseWriter, r *http.Request, handler http.Handl
 	handler.ServeHTTP(says, r)
 	if says.status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", says.header.Get("Allow"))
-		a.refuse(w, problem.New(problem.MethodNotAllowed, "this address takes "+says.header.Get("Allow")))
+		a.refuse(w, r, problem.New(problem.MethodNotAllowed, "this address takes "+says.header.Get("Allow")))
 		return
 	}
-	a.refuse(w, problem.New(problem.NotFound, "no operation has this address; /openapi.json has them all"))
+	a.refuse(w, r, problem.New(problem.NotFound, "no operation has this address; /openapi.json has them all"))
 }
 
 // silent keeps what somebody else would have answered.
@@ -130,7 +138,9 @@ func (s *silent) Header() http.Header         { return s.header }
 func (s *silent) Write(b []byte) (int, error) { return len(b), nil }
 func (s *silent) WriteHeader(status int)      { s.status = status }
 
-func (a *API) refuse(w http.ResponseWriter, p *problem.Problem) { a.fail(w, p) }
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
+	a.fail(r.Context(), w, p)
+}
 
 // visitor is who asks, as far as a request's context knows; why says why nobody is known.
 type visitor struct {

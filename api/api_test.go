@@ -425,3 +425,25 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 }
+
+// What a node serves beside the interface may ask it who comes.
+func TestAllows(t *testing.T) {
+	s := newServer(t, inMemory(t)(t))
+	s.add(t, auth.Account{Name: "root", Role: auth.Administrator})
+	s.add(t, auth.Account{Name: "eve", Role: auth.Operator})
+	all, _ := s.key(t, auth.KeyInfo{Name: "root"})
+	scoped, _ := s.key(t, auth.KeyInfo{Name: "root", Scopes: []auth.Action{auth.StreamsRead}})
+	for name, c := range map[string]struct {
+		card card
+		want bool
+	}{"nobody": {card{}, false}, "administrator": {s.logIn(t, "root"), true}, "operator": {s.logIn(t, "eve"), false}, "key": {all, true}, "scoped key": {scoped, false}, "garbage": {card{key: "x"}, false}} {
+		r := httptest.NewRequest(http.MethodGet, "/debug/pprof/heap", nil)
+		r.AddCookie(&http.Cookie{Name: CookieName, Value: c.card.cookie})
+		if c.card.key != "" {
+			r.Header.Set("Authorization", "Bearer "+c.card.key)
+		}
+		if got := s.Allows(r, auth.Debug); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 
 	"sluice/internal/auth"
 	"sluice/internal/problem"
+	"sluice/internal/trace"
 )
 
 // operation is how one is declared.
@@ -50,7 +51,7 @@ func register[I, O any](a *API, op operation, fn func(context.Context, *I) (*O, 
 	huma.Register(a.huma, h, func(ctx context.Context, in *I) (*O, error) {
 		out, err := fn(ctx, in)
 		if err != nil {
-			return nil, a.failure(err, op.id)
+			return nil, a.failure(ctx, err, op.id)
 		}
 		return out, nil
 	})
@@ -61,7 +62,7 @@ func (a *API) guard(op operation) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		if op.needs != auth.Public {
 			if err := a.may(ctx, op); err != nil {
-				f := a.failure(err, op.id)
+				f := a.failure(ctx.Context(), err, op.id)
 				if id := auth.Of(ctx.Context()); id.Name != "" && !safe(op.method) {
 					a.deps.Accounts.RecordDenied(ctx.Context(), a.entry(ctx.Context(), op.id, ctx.URL().Path, ctx.Param("app"), err))
 				}
@@ -123,10 +124,10 @@ type problemBody struct {
 }
 
 // failure tells the operator what is not the client's fault.
-func (a *API) failure(err error, operation string) *failure {
+func (a *API) failure(ctx context.Context, err error, operation string) *failure {
 	p, known := asProblem(err)
 	if !known {
-		a.log.Error("request failed", "operation", operation, "error", err)
+		trace.Log(ctx, a.log).Error("request failed", "operation", operation, "error", err)
 	}
 	f := &failure{problem: p, headers: http.Header{}}
 	var many *auth.TooManyError
@@ -143,8 +144,8 @@ func (a *API) failure(err error, operation string) *failure {
 }
 
 // fail answers with an error outside of an operation.
-func (a *API) fail(w http.ResponseWriter, err error) {
-	f := a.failure(err, "")
+func (a *API) fail(ctx context.Context, w http.ResponseWriter, err error) {
+	f := a.failure(ctx, err, "")
 	for name, values := range f.headers {
 		w.Header()[name] = values
 	}

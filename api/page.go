@@ -20,10 +20,10 @@ func (a *API) page() {
 		"/openapi.js":  {"page/openapi.js", "text/javascript; charset=utf-8"},
 		"/openapi.css": {"page/openapi.css", "text/css; charset=utf-8"},
 	} {
-		a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+		a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 			b, err := files.ReadFile(file.name)
 			if err != nil {
-				a.fail(w, err)
+				a.fail(r.Context(), w, err)
 				return
 			}
 			h := w.Header()

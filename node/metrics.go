@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"sluice/internal/auth"
 	"sluice/internal/clientip"
 	"sluice/internal/metrics"
 	"sluice/internal/problem"
@@ -132,9 +133,11 @@ func (n *Node) door(clients *clientip.Resolver, next http.Handler) http.Handler 
 	}.Wrap(next)
 }
 
-// profiles are for whoever is on this machine.
+// profiles are for whoever is on this machine, and for administrators.
 func (n *Node) profiles() http.Handler {
-	return metrics.ProfilesHandler(metrics.Local, func(w http.ResponseWriter, _ *http.Request) {
-		problem.New(problem.Forbidden, "profiles are for people on this machine, who ask 127.0.0.1 itself").Write(w)
+	return metrics.ProfilesHandler(func(r *http.Request) bool {
+		return metrics.Local(r) || n.api != nil && n.api.Allows(r, auth.Debug)
+	}, func(w http.ResponseWriter, _ *http.Request) {
+		problem.New(problem.Forbidden, "profiles are for administrators, and for people on this machine, who ask 127.0.0.1 itself").Write(w)
 	})
 }

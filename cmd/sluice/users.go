@@ -136,7 +136,11 @@ func (c *usersRoleCmd) Run(p *process, top *cli) error {
 	if c.Role == "none" {
 		role = auth.NoRole
 	}
-	return c.with(p, top, "change a role", c.Name+" "+c.Role, func(ctx context.Context, a *auth.Accounts) error {
+	target := c.Name + ": " + c.Role
+	if c.App != "" {
+		target += " in " + c.App
+	}
+	return c.with(p, top, "change a role", target, func(ctx context.Context, a *auth.Accounts) error {
 		name, err := auth.CleanName(c.Name)
 		if err != nil {
 			return err

@@ -36,11 +36,15 @@ func (a *Accounts) Record(ctx context.Context, e Entry) {
 	e.At, e.Node = a.docs.Now(), a.cfg.Node
 	e.Who, e.Target, e.Detail = clip(e.Who, mostText), clip(e.Target, mostText), clip(e.Detail, mostText)
 	body, err := json.Marshal(e)
+	from := ""
+	if e.From.IsValid() {
+		from = e.From.String()
+	}
 	if err == nil {
 		ctx, cancel := within(context.WithoutCancel(ctx)) // who asked may be gone: what he did is not
 		defer cancel()
 		_, err = a.docs.Put(ctx, cluster.Document{Kind: kindAudit, ID: fmt.Sprintf("%013x-%s", e.At.UnixMilli(), rand.Text()[:8]),
-			Name: strings.Join([]string{e.Who, e.Action, e.Target, e.App, e.From.String()}, " "), State: e.Result, At: e.At,
+			Name: strings.Join([]string{e.Who, e.Action, e.Target, e.App, from}, " "), State: e.Result, At: e.At,
 			Expires: e.At.Add(a.cfg.AuditKeep), Body: body})
 	}
 	if err != nil {
