@@ -200,6 +200,8 @@ test('the picture of a page that nobody sees is not sent, the sound is', { timeo
     return Date.now() - page.still > 4000;
   });
   assert.equal(await page.getAttribute('body', 'data-state'), 'live');
+  const answer = await page.evaluate(() => window.connections[0].remoteDescription.sdp);
+  assert.match(answer, /a=extmap:\d+ http:\/\/www.webrtc.org\/experiments\/rtp-hdrext\/playout-delay/);
   const before = await received(page, 'video');
   const begun = Date.now();
   await page.evaluate(() => window.hide(false));

@@ -146,7 +146,11 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	n.member = cluster.NewMember(registry, n.cfg.ID, n.describe, n.log)
 	n.member.Gone = usage.Gone
 	n.hub = stream.NewHub(n.hubConfig())
-	n.rtc = rtc.New(rtc.Config{Listen: cfg.Media, NoTCP: !cfg.MediaTCP, Announce: announce, Log: n.log})
+	playout, err := config.Playout(cfg.PlayoutDelay)
+	if err != nil {
+		return nil, err
+	}
+	n.rtc = rtc.New(rtc.Config{Listen: cfg.Media, Playout: playout, NoTCP: !cfg.MediaTCP, Announce: announce, Log: n.log})
 	if n.turn, err = n.newTURN(cfg.TURN); err != nil {
 		return nil, err
 	}

@@ -112,6 +112,9 @@ func (g *Group) choose(sections []section) (tracks []outTrack, chosen []format, 
 			f.nack = false // with redundancy or without, a number has one text; what is sent again can't know which
 		}
 		tracks[i] = outTrack{wanted: true, pt: f.pt, rtxPT: f.rtx, redPT: f.red, nack: f.nack || t.Kind == media.Video}
+		if t.Kind == media.Video && g.endpoint.cfg.Playout != nil {
+			tracks[i].delayID = s.delayID
+		}
 		if t.Kind == media.Video && f.rtx != 0 && (g.adaptive || !s.remb) {
 			tracks[i].wideID = s.wideID
 		}
@@ -160,6 +163,9 @@ func midsOf(lines []line) (mids []string) {
 	return mids
 }
 
+// offeredDelayID is the header extension's in offers of ours.
+const offeredDelayID = 1
+
 // Offer opens a session by an offer of ours; SetAnswer follows.
 func (g *Group) Offer(o SenderOptions) (*Sender, string, error) {
 	tracks := make([]outTrack, len(g.tracks))
@@ -167,6 +173,9 @@ func (g *Group) Offer(o SenderOptions) (*Sender, string, error) {
 	next := uint8(96) // RFC 3551 §6: dynamic payload types
 	for i, t := range g.tracks {
 		l := line{mid: fmt.Sprint(len(lines)), kind: t.Kind.String(), track: i}
+		if t.Kind == media.Video && g.endpoint.cfg.Playout != nil {
+			tracks[i].delayID = offeredDelayID
+		}
 		for _, f := range offered(t, next) {
 			next = max(next, f.pt+1)
 			l.formats = append(l.formats, f)
@@ -216,6 +225,7 @@ func (v *Sender) SetAnswer(answer string) error {
 	}
 	for i := range tracks { // nothing was sent yet: the loop does not know the session
 		t := &v.tracks[i]
+		t.delayID = tracks[i].delayID
 		t.wanted, t.pt, t.rtxPT, t.redPT, t.nack = tracks[i].wanted, tracks[i].pt, tracks[i].rtxPT, tracks[i].redPT, tracks[i].nack
 	}
 	v.data = v.data && d.data
@@ -345,6 +355,9 @@ func (v *Sender) describeTrack(p printer, l line) {
 	id, feedback := "ARDAMSa"+v.label, soundFeedback(l.formats) // players cut the first seven characters to get the stream's id
 	if l.kind == "video" {
 		id, feedback = "ARDAMSv"+v.label, []string{"nack", "nack pli", "ccm fir", "goog-remb"}
+	}
+	if t.delayID != 0 {
+		p("a=extmap:%d %s", t.delayID, delayURI)
 	}
 	if t.wideID != 0 {
 		p("a=extmap:%d %s", t.wideID, wideURI)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pion/sdp/v3"
 
@@ -40,6 +41,7 @@ type section struct {
 	kind    media.Kind
 	formats []format // in the peer's order of preference
 	wideID  uint8    // of the header extension with transport-wide numbers; 0: none
+	delayID uint8    // and of that with the playout delay
 	remb    bool     // the peer can tell its own estimate of the bandwidth
 	layers  layers   // in which it sends
 }
@@ -56,6 +58,12 @@ type description struct {
 
 // wideURI names the header extension with transport-wide sequence numbers (draft-holmer-rmcat-transport-wide-cc-extensions-01).
 const wideURI = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+
+// delayURI names the header extension by which a player is told how long it may keep pictures back to even out their coming.
+const delayURI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
+
+// mostPlayout is the longest that it can say: 12 bits of 10 ms.
+const mostPlayout = (1<<12 - 1) * 10 * time.Millisecond
 
 // parseDescription reads an offer or an answer.
 func parseDescription(text string) (*description, error) {
@@ -105,7 +113,7 @@ func (s *section) attributes(m *sdp.MediaDescription) error {
 	if !s.sends && !s.receives && !has("inactive") {
 		return fmt.Errorf("%w: the %s has no direction, such as sendonly", ErrBadSDP, s.kind)
 	}
-	var id uint64
+	var id, delay uint64
 	told := false
 	s.layers = simulcast(m)
 	for _, a := range m.Attributes {
@@ -114,6 +122,9 @@ func (s *section) attributes(m *sdp.MediaDescription) error {
 		case a.Key == "extmap" && strings.TrimSpace(value) == wideURI:
 			number, _, _ = strings.Cut(number, "/") // RFC 8285 §5: a direction may follow
 			id, _ = strconv.ParseUint(number, 10, 8)
+		case a.Key == "extmap" && strings.TrimSpace(value) == delayURI:
+			number, _, _ = strings.Cut(number, "/")
+			delay, _ = strconv.ParseUint(number, 10, 8)
 		case a.Key == "rtcp-fb" && value == "transport-cc":
 			told = true
 		case a.Key == "rtcp-fb" && value == "goog-remb":
@@ -122,6 +133,9 @@ func (s *section) attributes(m *sdp.MediaDescription) error {
 	}
 	if told && id >= 1 && id <= 14 { // what a one-byte header can say (RFC 8285 §4.2)
 		s.wideID = uint8(id)
+	}
+	if delay >= 1 && delay <= 14 {
+		s.delayID = uint8(delay)
 	}
 	return nil
 }

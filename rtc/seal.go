@@ -129,31 +129,58 @@ type packetHeader struct {
 	wideID    uint8 // of the header extension with the transport-wide number; 0: none
 	seq       uint16
 	wide      uint16 // transport-wide number
+	delayID   uint8  // of the header extension with the playout delay; 0: none
+	delay     uint32 // 12 bits each of the least and the most, in 10 ms
 	roc       uint32
 	timestamp uint32
 	ssrc      uint32
 }
 
-// wideSize is what the header extension adds (RFC 8285 §4.2): its head, one element, and a byte of padding.
-const wideSize = 8
+// extension is the size of the header extensions (RFC 8285 §4.2): a head, an element of 3 bytes and one of 4, and padding to words.
+func (h *packetHeader) extension() int {
+	switch {
+	case h.wideID != 0 && h.delayID != 0:
+		return 12
+	case h.wideID != 0 || h.delayID != 0:
+		return 8
+	}
+	return 0
+}
+
+// appendExtension writes them.
+func (h *packetHeader) appendExtension(dst []byte) []byte {
+	size := h.extension()
+	if size == 0 {
+		return dst
+	}
+	dst = append(dst, 0xbe, 0xde, 0, byte(size/4-1))
+	if h.wideID != 0 {
+		dst = append(dst, h.wideID<<4|1, byte(h.wide>>8), byte(h.wide))
+	}
+	if h.delayID != 0 {
+		dst = append(dst, h.delayID<<4|2, byte(h.delay>>16), byte(h.delay>>8), byte(h.delay))
+	}
+	if h.wideID != 0 { // to whole words
+		dst = append(dst, 0)
+	}
+	return dst
+}
 
 // seal appends a packet to dst: header in clear, payload encrypted (RFC 7714 §8, RFC 3711 §3.3). It allocates nothing
 // with the AEAD profiles when dst has the room.
 func (s *sealer) seal(dst []byte, h packetHeader, payload ...[]byte) []byte {
 	at := len(dst)
-	first, second, size := byte(0x80), h.pt, headerSize
+	first, second, size := byte(0x80), h.pt, headerSize+h.extension()
 	if h.marker {
 		second |= 0x80
 	}
-	if h.wideID != 0 {
-		first, size = 0x90, headerSize+wideSize
+	if size > headerSize {
+		first = 0x90
 	}
 	dst = append(dst, first, second, byte(h.seq>>8), byte(h.seq),
 		byte(h.timestamp>>24), byte(h.timestamp>>16), byte(h.timestamp>>8), byte(h.timestamp),
 		byte(h.ssrc>>24), byte(h.ssrc>>16), byte(h.ssrc>>8), byte(h.ssrc))
-	if h.wideID != 0 {
-		dst = append(dst, 0xbe, 0xde, 0, 1, h.wideID<<4|1, byte(h.wide>>8), byte(h.wide), 0)
-	}
+	dst = h.appendExtension(dst)
 	if s.aead == nil {
 		return s.sealPlain(dst, at, payload)
 	}

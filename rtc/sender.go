@@ -85,6 +85,7 @@ type outTrack struct {
 	pt, rtxPT uint8
 	redPT     uint8 // of the payload with redundancy; 0: none
 	nack      bool  // the peer may ask for what is missing
+	delayID   uint8 // of the header extension with the playout delay; 0: none
 	wideID    uint8 // of the header extension with transport-wide numbers; 0: none
 	ssrc, rtx uint32
 
@@ -359,6 +360,9 @@ func (v *Sender) sendRun(sh *shard, t *outTrack, it *item, r run) {
 	sh.room(v.host)
 	at := len(sh.arena)
 	h := packetHeader{pt: t.pt, wideID: t.wideID, timestamp: it.timestamp + t.joint.stamp, ssrc: t.ssrc}
+	if it.burst.Key { // the player keeps to it from then on
+		h.delayID, h.delay = t.delayID, v.endpoint.playout
+	}
 	shift := it.shift + t.joint.seq
 	if int32(h.timestamp-t.stamp) > 0 || !t.begun {
 		t.stamp = h.timestamp
@@ -385,16 +389,8 @@ func (v *Sender) sendRun(sh *shard, t *outTrack, it *item, r run) {
 		t.packets++
 	}
 	if len(sh.arena) > at {
-		v.put(sh, at, v.packetSize(t, r.size))
+		v.put(sh, at, headerSize+h.extension()+r.size+v.seal.overhead)
 	}
-}
-
-// packetSize is that of a sealed packet.
-func (v *Sender) packetSize(t *outTrack, payload int) int {
-	if t.wideID != 0 {
-		payload += wideSize
-	}
-	return headerSize + payload + v.seal.overhead
 }
 
 // stamp gives a packet its transport-wide number, where that was agreed on.

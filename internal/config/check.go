@@ -77,6 +77,10 @@ var checks = map[string]func(string) error{
 		}
 		return nil
 	},
+	"playout": func(s string) error {
+		_, err := Playout(s)
+		return err
+	},
 	"path": func(s string) error {
 		if s == "" {
 			return errors.New("must not be empty")
@@ -311,4 +315,19 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// mostPlayout is the longest that players can be told.
+const mostPlayout = 40 * time.Second
+
+// Playout reads how long players may keep the picture back; nil: as long as they like.
+func Playout(s string) (*time.Duration, error) {
+	if s == "off" {
+		return nil, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 || d > mostPlayout {
+		return nil, fmt.Errorf("%q is neither off nor a time from 0s to %s", s, mostPlayout)
+	}
+	return &d, nil
 }

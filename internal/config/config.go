@@ -62,6 +62,7 @@ type Node struct {
 
 	Ladder Ladder `yaml:"ladder" embed:"" prefix:"ladder-"`
 
+	PlayoutDelay     string        `yaml:"playout-delay" default:"100ms" check:"playout" help:"Players keep pictures back for so long at most to even out their coming: 0s to 40s, or off: as they like."`
 	KeyFrameInterval time.Duration `yaml:"key-frame-interval" default:"4s" check:"positive" help:"A publisher is asked for a key frame when none came for so long."`
 	EdgeIdle         time.Duration `yaml:"edge-idle" default:"5s" check:"positive" help:"An edge keeps a stream for so long after its last viewer."`
 

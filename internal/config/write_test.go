@@ -13,7 +13,7 @@ func TestWriteEverySetting(t *testing.T) {
 		"store": "mongodb://u:p%40w@h1,h2:27017/sluice?tls=true&x=y#", "ip-or-none": "10.0.0.1", "announce": "auto", "id": "edge-7",
 		"listen": "127.0.0.1:81", "listen-or-off": ":82", "name": "live,two", "origin": "https://h:5443", "prefix": "10.0.0.0/8,::1/128",
 		"ice": "stun:h:3478", "ports": "40000-40100", "rung": "720p:1500k", "rule": "live/stage=480p:800k", "fraction": "0.5", "count": "7", "some": "3", "positive": "7s",
-		"collector": "https://h:4318/x", "port": "1234", "host": "a.example,b", "range": "2-5", "path": "/x: y \"z\"\n#",
+		"collector": "https://h:4318/x", "playout": "50ms", "port": "1234", "host": "a.example,b", "range": "2-5", "path": "/x: y \"z\"\n#",
 	}
 	all := Default()
 	for _, f := range fields("", all) {
