@@ -77,7 +77,11 @@ func (j *job) arguments(which uint32) (args []string, outputs int) {
 		if j.encoder.codec == media.AV1 { // of which FFmpeg makes no RTP before version 8
 			out = append(out, "-f", "ivf")
 		} else {
-			out = append(out, "-packetsize", fmt.Sprint(payload+12), "-f", "rtp")
+			size := payload
+			if e := j.encoder.codec; e == media.H264 {
+				size = wholesale
+			}
+			out = append(out, "-packetsize", fmt.Sprint(size+12), "-f", "rtp")
 		}
 		out = append(out, fmt.Sprintf("pipe:%d", 3+outputs))
 		outputs++
@@ -224,7 +228,8 @@ func (j *job) read(rung int, from *os.File, first *atomic.Int64) {
 		return
 	}
 	begun, last, passed := false, uint32(0), int64(0) // of RTP timestamps
-	buf := make([]byte, 2048)
+	buf := make([]byte, wholesale+100)
+	var seq uint16
 	var b *media.Burst
 	flush := func() {
 		if b != nil {
@@ -259,11 +264,14 @@ func (j *job) read(rung int, from *os.File, first *atomic.Int64) {
 		if b == nil {
 			b = j.burst(rung, m)
 		}
-		if !b.Append(p.SequenceNumber, p.Marker, p.Payload) { // it is full
-			flush()
-			b = j.burst(rung, m)
-			b.Append(p.SequenceNumber, p.Marker, p.Payload)
-		}
+		parts(j.encoder.codec, p.Payload, func(part []byte, last bool) {
+			if !b.Append(seq, p.Marker && last, part) { // it is full
+				flush()
+				b = j.burst(rung, m)
+				b.Append(seq, p.Marker && last, part)
+			}
+			seq++
+		})
 		if p.Marker {
 			flush()
 		}

@@ -2,6 +2,7 @@ package ladder
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"sync"
@@ -218,14 +219,11 @@ type header struct {
 	Segment webm.SegmentStream `ebml:"Segment,size=unknown"`
 }
 
-type clusterOf struct {
-	Cluster webm.Cluster `ebml:"Cluster"`
-}
-
 // write gives the child frames until it ends; each is a Matroska cluster of its own (RFC 9559), which is over when the next begins, and is
 // decoded before that because its length is known.
 func (in *input) write(w io.Writer, first *atomic.Int64, done <-chan struct{}) error {
 	begun := false
+	var buf []byte
 	for {
 		var q queued
 		select {
@@ -251,12 +249,28 @@ func (in *input) write(w io.Writer, first *atomic.Int64, done <-chan struct{}) e
 				return err
 			}
 		}
-		c := clusterOf{webm.Cluster{Timecode: uint64(q.time), SimpleBlock: []ebml.Block{{TrackNumber: 1, Keyframe: q.Key, Data: [][]byte{q.Data}}}}}
-		if err := marshal(w, &c); err != nil {
+		buf = appendCluster(buf[:0], q)
+		if _, err := w.Write(buf); err != nil {
 			return err
 		}
 	}
 }
+
+// appendCluster writes a frame as a cluster of its own (RFC 9559 §5.1.3): its Timestamp and a SimpleBlock of track 1.
+func appendCluster(b []byte, q queued) []byte {
+	flags := byte(0)
+	if q.Key {
+		flags = 0x80
+	}
+	const timestamp, block = 2 + 8, 1 + 8 + 4 // bytes: with ID and length, and without the frame
+	b = appendSize(append(b, 0x1f, 0x43, 0xb6, 0x75), timestamp+block+len(q.Data))
+	b = binary.BigEndian.AppendUint64(append(b, 0xe7, 0x88), uint64(q.time))
+	b = appendSize(append(b, 0xa3), 4+len(q.Data))
+	return append(append(b, 0x81, 0, 0, flags), q.Data...) // track, time within the cluster
+}
+
+// appendSize writes a length in eight bytes (RFC 8794 §6).
+func appendSize(b []byte, n int) []byte { return binary.BigEndian.AppendUint64(b, 1<<56|uint64(n)) }
 
 func marshal(w io.Writer, v any) error {
 	var b bytes.Buffer
