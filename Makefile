@@ -22,7 +22,7 @@ WEB_MODULES := web/node_modules/.package-lock.json
 WEB_BUILT   := web/dist/.built
 E2E_MODULES := e2e/node_modules/.package-lock.json
 
-.PHONY: help deps deps-test build web up test ferretdb test-short test-web arch e2e e2e-long lint fuzz bench bench-micro simulate chaos abr rules release azure-validate docs clean
+.PHONY: help deps deps-test build web up test ferretdb test-short test-web arch e2e e2e-long lint fuzz bench bench-ladder bench-micro simulate chaos abr rules release azure-validate docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -116,6 +116,9 @@ bench: build ## what a viewer costs: ours, the floor and Janus beside each other
 	@go build -o bin/bench ./cmd/bench
 	@bin/bench $(BENCH)
 	@$(MAKE) --no-print-directory bench-micro
+
+bench-ladder: ## what renditions cost over FFmpeg alone, how late they come, and each rung on its own
+	go test -run '^$$' -bench . -benchtime 1x ./ladder
 
 bench-micro: web ## the Go benchmarks: of the send loop, sealing, batches; PKG=./... for all
 	go test -run '^$$' -bench . -benchmem $(if $(filter command%,$(origin PKG)),$(PKG),./rtc ./udp)
