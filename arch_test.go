@@ -40,7 +40,7 @@ var fences = []struct{ module, folders, why string }{
 	{"go.mongodb.org", "cluster/mongo", "others use cluster.Registry"},
 	{"modernc.org/sqlite", "cluster/sqlite", "others use cluster.Registry"},
 	{"database/sql", "cluster/sqlite", "others use cluster.Registry"},
-	{"github.com/goccy/go-yaml", "internal/config", "settings are read there"},
+	{"github.com/goccy/go-yaml", "internal/config internal/plan", "settings and prices are read there"},
 	{"github.com/alecthomas/kong", "cmd e2e", "the command line is read there"},
 	{"github.com/prometheus", "internal/metrics", "others give it figures"},
 	{"go.opentelemetry.io", "internal/trace", "others begin steps there"},

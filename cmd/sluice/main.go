@@ -1,6 +1,6 @@
 // Command sluice is a real-time video cluster: every process of it, and the tools to run it.
 //
-// Imports: cluster, cluster/mongo, cluster/sqlite, gateway, gateway/scaling, internal/auth, internal/config, internal/lifecycle, internal/metrics, internal/publicip, internal/trace, internal/usage, load, load/crowd, media, node.
+// Imports: cluster, cluster/mongo, cluster/sqlite, gateway, gateway/scaling, internal/auth, internal/config, internal/lifecycle, internal/metrics, internal/plan, internal/publicip, internal/trace, internal/usage, load, load/crowd, media, node.
 package main
 
 import (
@@ -54,6 +54,7 @@ type cli struct {
 	Drain   drainCmd   `cmd:"" help:"Let a node go: its clients move to others, and it ends."`
 	Join    joinCmd    `cmd:"" help:"Make this machine a part of a cluster: test the registry, write the settings, start the service."`
 	Users   usersCmd   `cmd:"" help:"List, make, change and remove the accounts of a cluster."`
+	Plan    planCmd    `cmd:"" help:"Say how many machines an audience takes, and what they cost."`
 	Check   checkCmd   `cmd:"" help:"Find every mistake in a configuration file and the environment."`
 	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
 }
