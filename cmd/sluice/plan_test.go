@@ -12,7 +12,7 @@ import (
 
 func TestPlan(t *testing.T) {
 	var out, errs output
-	if code := run(t.Context(), strings.Fields("plan --viewers 100000 --bitrate 2500k"), nil, &out, &errs); code != 0 {
+	if code := run(t.Context(), strings.Fields("plan --viewers 100000 --bitrate 2500k"), nil, strings.NewReader(""), &out, &errs); code != 0 {
 		t.Fatalf("%d: %s", code, errs.String())
 	}
 	for _, want := range []string{"audience  100000 viewers", "edges     ", "origins   ", "scale set from 2 to ", "relay     ", "idle: nobody watches", "1,000 viewers cost ", "Prices are examples and must be checked"} {
@@ -21,7 +21,7 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	var table output
-	if code := run(t.Context(), []string{"plan", "--print-prices"}, nil, &table, &errs); code != 0 || table.String() != string(plan.Example) {
+	if code := run(t.Context(), []string{"plan", "--print-prices"}, nil, strings.NewReader(""), &table, &errs); code != 0 || table.String() != string(plan.Example) {
 		t.Errorf("--print-prices: %d", code)
 	}
 	mine := filepath.Join(t.TempDir(), "prices.yaml")
@@ -29,7 +29,7 @@ func TestPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	var own output
-	if code := run(t.Context(), []string{"plan", "--viewers", "1000", "--region", "here", "--prices", mine, "--json"}, nil, &own, &errs); code != 0 {
+	if code := run(t.Context(), []string{"plan", "--viewers", "1000", "--region", "here", "--prices", mine, "--json"}, nil, strings.NewReader(""), &own, &errs); code != 0 {
 		t.Fatalf("%d: %s", code, errs.String())
 	}
 	var p plan.Plan
@@ -44,7 +44,7 @@ func TestPlan(t *testing.T) {
 		"--viewers 10 --prices " + mine + "x": "read prices: ",
 	} {
 		var errs output
-		if code := run(t.Context(), append([]string{"plan"}, strings.Fields(args)...), nil, &out, &errs); code == 0 || !strings.Contains(errs.String(), want) {
+		if code := run(t.Context(), append([]string{"plan"}, strings.Fields(args)...), nil, strings.NewReader(""), &out, &errs); code == 0 || !strings.Contains(errs.String(), want) {
 			t.Errorf("plan %s: %d, %s; want %s", args, code, errs.String(), want)
 		}
 	}
