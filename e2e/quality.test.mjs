@@ -249,6 +249,7 @@ describe('the unmodified SDK', { timeout: 90_000 }, () => {
     await call('play', 'ladder');
     await hears('play_started');
     await shows(page, 540);
+    assert.match(await page.evaluate(() => window.connections[0].localDescription.sdp), /transport-cc/, 'it tells arrival times');
     const { data } = await hears('bitrateMeasurement');
     assert.ok(data.targetBitrate > 50_000 && data.videoBitrate > 100_000 && data.audioBitrate > 5000, JSON.stringify(data));
     await call('forceStreamQuality', 'ladder', 180);

@@ -17,6 +17,7 @@ type line struct {
 	kind    string                // "audio", "video" or "application"
 	refused *sdp.MediaDescription // the offer's line that we don't take; nil: it is taken
 	track   int                   // -1: the data channel
+	offered bool                  // by us
 	formats []format
 	wideID  uint8 // as in section
 }
@@ -163,8 +164,11 @@ func midsOf(lines []line) (mids []string) {
 	return mids
 }
 
-// offeredDelayID is the header extension's in offers of ours.
-const offeredDelayID = 1
+// Header extensions in offers of ours.
+const (
+	offeredDelayID = 1
+	offeredWideID  = 2
+)
 
 // Offer opens a session by an offer of ours; SetAnswer follows.
 func (g *Group) Offer(o SenderOptions) (*Sender, string, error) {
@@ -172,9 +176,12 @@ func (g *Group) Offer(o SenderOptions) (*Sender, string, error) {
 	var lines []line
 	next := uint8(96) // RFC 3551 §6: dynamic payload types
 	for i, t := range g.tracks {
-		l := line{mid: fmt.Sprint(len(lines)), kind: t.Kind.String(), track: i}
+		l := line{mid: fmt.Sprint(len(lines)), kind: t.Kind.String(), track: i, offered: true}
 		if t.Kind == media.Video && g.endpoint.cfg.Playout != nil {
 			tracks[i].delayID = offeredDelayID
+		}
+		if t.Kind == media.Video && g.adaptive {
+			tracks[i].wideID = offeredWideID
 		}
 		for _, f := range offered(t, next) {
 			next = max(next, f.pt+1)
@@ -225,7 +232,7 @@ func (v *Sender) SetAnswer(answer string) error {
 	}
 	for i := range tracks { // nothing was sent yet: the loop does not know the session
 		t := &v.tracks[i]
-		t.delayID = tracks[i].delayID
+		t.delayID, t.wideID = tracks[i].delayID, tracks[i].wideID
 		t.wanted, t.pt, t.rtxPT, t.redPT, t.nack = tracks[i].wanted, tracks[i].pt, tracks[i].rtxPT, tracks[i].redPT, tracks[i].nack
 	}
 	v.data = v.data && d.data
@@ -361,7 +368,11 @@ func (v *Sender) describeTrack(p printer, l line) {
 	}
 	if t.wideID != 0 {
 		p("a=extmap:%d %s", t.wideID, wideURI)
-		feedback[3] = "transport-cc"
+		if l.offered { // a peer that tells no arrival times may make an estimate of its own
+			feedback = append(feedback, "transport-cc")
+		} else {
+			feedback[3] = "transport-cc"
+		}
 	}
 	describeFormats(p, l.formats, feedback)
 	p("a=msid:%s %s", v.label, id)

@@ -103,3 +103,35 @@ func TestPlayoutDelayIsAgreedOn(t *testing.T) {
 		})
 	}
 }
+
+// Viewers to whom we make the offer tell arrival times, too, where the path matters: those who take the extension, and no others.
+func TestOffersAskForArrivalTimes(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		adaptive bool
+		lines    string // of the answer
+		offered  bool
+		want     uint8
+	}{
+		{"taken", true, "a=extmap:2 " + wideURI + "\r\na=rtcp-fb:96 transport-cc\r\n", true, 2},
+		{"not taken", true, "a=rtcp-fb:96 goog-remb\r\n", true, 0},
+		{"one rendition", false, "a=rtcp-fb:96 goog-remb\r\n", false, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := listen(t).NewGroup([]media.Track{{Kind: media.Video, Codec: media.Codec{Name: media.VP8, ClockRate: 90000}}}, c.adaptive)
+			v, offer, err := g.Offer(SenderOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer v.Close()
+			if got := strings.Contains(offer, "a=rtcp-fb:96 transport-cc") && strings.Contains(offer, wideURI); got != c.offered || !strings.Contains(offer, "goog-remb") {
+				t.Errorf("offered %t:\n%s", got, offer)
+			}
+			err = v.SetAnswer("v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=fingerprint:sha-256 " + strings.Repeat("AB:", 31) + "AB\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuv\r\na=setup:active\r\n" +
+				"m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=mid:0\r\na=recvonly\r\na=rtcp-mux\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n" + c.lines)
+			if err != nil || v.tracks[0].wideID != c.want {
+				t.Errorf("the extension is %d, want %d; %v", v.tracks[0].wideID, c.want, err)
+			}
+		})
+	}
+}
