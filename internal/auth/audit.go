@@ -43,7 +43,7 @@ func (a *Accounts) Record(ctx context.Context, e Entry) {
 	if err == nil {
 		ctx, cancel := within(context.WithoutCancel(ctx)) // who asked may be gone: what he did is not
 		defer cancel()
-		_, err = a.docs.Put(ctx, cluster.Document{Kind: kindAudit, ID: fmt.Sprintf("%013x-%s", e.At.UnixMilli(), rand.Text()[:8]),
+		_, err = a.docs.Put(ctx, cluster.Document{Kind: kindAudit, ID: fmt.Sprintf("%016x-%s", e.At.UnixNano(), rand.Text()[:8]),
 			Name: strings.Join([]string{e.Who, e.Action, e.Target, e.App, from}, " "), State: e.Result, At: e.At,
 			Expires: e.At.Add(a.cfg.AuditKeep), Body: body})
 	}
