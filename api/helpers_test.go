@@ -54,7 +54,7 @@ func opened(t *testing.T) func(cluster.Store, error) cluster.Store {
 var stores = []struct {
 	name string
 	open func(*testing.T) store
-}{{"memory", inMemory}, {"sqlite", onSQLite}, {"mongodb", onMongoDB}}
+}{{"sqlite", onSQLite}, {"mongodb", onMongoDB}}
 
 // server is a node as far as its API goes.
 type server struct {

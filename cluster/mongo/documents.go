@@ -53,6 +53,19 @@ func documentIndexes() (list []driver.IndexModel) {
 
 func is(op string, value any) bson.D { return bson.D{{Key: op, Value: value}} }
 
+// documentTurn bounds a call as bound does, and waits until few enough others of documents are under way: heartbeats and leases must find
+// a free connection however many people look at lists.
+func (r *Registry) documentTurn(ctx context.Context) (context.Context, func(), error) {
+	ctx, cancel := bound(ctx)
+	select {
+	case r.turns <- struct{}{}:
+		return ctx, func() { <-r.turns; cancel() }, nil
+	case <-ctx.Done():
+		cancel()
+		return ctx, func() {}, ctx.Err()
+	}
+}
+
 // living is the condition of documents that have not expired.
 func (r *Registry) living() bson.E {
 	return bson.E{Key: "$or", Value: bson.A{
@@ -69,8 +82,11 @@ func (r *Registry) get(ctx context.Context, kind, group, name string) (d documen
 	if err := cluster.CheckDocumentKey(kind, group, name); err != nil {
 		return d, err
 	}
-	ctx, cancel := bound(ctx)
-	defer cancel()
+	ctx, done, err := r.documentTurn(ctx)
+	defer done()
+	if err != nil {
+		return d, err
+	}
 	err = r.documents.FindOne(ctx, id(documentID(kind, group, name))).Decode(&d)
 	if errors.Is(err, driver.ErrNoDocuments) || err == nil && r.expired(d) {
 		err = cluster.ErrNoDocument
@@ -85,8 +101,11 @@ func (r *Registry) expired(d documentRow) bool {
 // Put implements cluster.Documents.
 func (r *Registry) Put(ctx context.Context, d cluster.Document) (cluster.Document, error) {
 	err := d.Check()
-	ctx, cancel := bound(ctx)
-	defer cancel()
+	if err != nil {
+		return d, r.wrap(err, "write %s %q", d.Kind, d.ID)
+	}
+	ctx, done, err := r.documentTurn(ctx)
+	defer done()
 	now := r.Now()
 	row := documentRow{ID: documentID(d.Kind, d.Group, d.ID), Kind: d.Kind, Group: d.Group, Name: d.ID, Title: d.Name,
 		SortName: d.SortName(), Haystack: d.Haystack(), State: d.State, At: cluster.Millis(d.At),
@@ -144,21 +163,32 @@ func (r *Registry) replace(ctx context.Context, row documentRow, version int64) 
 func (r *Registry) Delete(ctx context.Context, kind, group, name string, version int64) error {
 	err := cluster.CheckDocumentKey(kind, group, name)
 	if err == nil {
-		ctx, cancel := bound(ctx)
-		defer cancel()
-		filter := bson.D{{Key: "_id", Value: documentID(kind, group, name)}, r.living()}
-		if version != 0 {
-			filter = append(filter, bson.E{Key: "version", Value: version})
-		}
-		var res *driver.DeleteResult
-		res, err = r.documents.DeleteOne(ctx, filter)
-		if err == nil && res.DeletedCount == 0 {
-			if _, err = r.get(ctx, kind, group, name); err == nil {
-				err = cluster.ErrConflict
-			}
+		err = r.delete(ctx, kind, group, name, version)
+	}
+	if errors.Is(err, errAgain) {
+		if _, err = r.get(ctx, kind, group, name); err == nil {
+			err = cluster.ErrConflict
 		}
 	}
 	return r.wrap(err, "delete %s %q", kind, name)
+}
+
+// delete returns errAgain when there is no such document with that version.
+func (r *Registry) delete(ctx context.Context, kind, group, name string, version int64) error {
+	ctx, done, err := r.documentTurn(ctx)
+	defer done()
+	if err != nil {
+		return err
+	}
+	filter := bson.D{{Key: "_id", Value: documentID(kind, group, name)}, r.living()}
+	if version != 0 {
+		filter = append(filter, bson.E{Key: "version", Value: version})
+	}
+	res, err := r.documents.DeleteOne(ctx, filter)
+	if err == nil && res.DeletedCount == 0 {
+		err = errAgain
+	}
+	return err
 }
 
 // Find implements cluster.Documents.
@@ -166,8 +196,11 @@ func (r *Registry) Find(ctx context.Context, q cluster.Query) (list []cluster.Do
 	if err := q.Check(); err != nil {
 		return nil, 0, err
 	}
-	ctx, cancel := bound(ctx)
-	defer cancel()
+	ctx, done, err := r.documentTurn(ctx)
+	defer done()
+	if err != nil {
+		return nil, 0, r.wrap(err, "find %s", q.Kind)
+	}
 	filter := r.filter(q)
 	total = -1
 	if q.After == nil {

@@ -57,6 +57,7 @@ type Registry struct {
 	log           *slog.Logger
 	bad           *cluster.BadRows
 
+	turns     chan struct{} // of calls on documents
 	revisions cluster.Revisions
 	mu        sync.Mutex
 	notices   map[string]int64 // of nodes' rows, as last seen
@@ -87,6 +88,11 @@ func Open(ctx context.Context, url string, opts ...Option) (*Registry, error) {
 		return nil, fmt.Errorf("open registry: %w", err)
 	}
 	r := &Registry{where: fmt.Sprintf("%s, database %s", hosts(o.Hosts), database)}
+	pool := *o.MaxPoolSize
+	if pool == 0 { // as many as it likes
+		pool = connections
+	}
+	r.turns = make(chan struct{}, max(1, pool/2))
 	if o.Timeout != nil {
 		r.timeout = *o.Timeout
 	}

@@ -30,7 +30,7 @@ func (r *Registry) Get(ctx context.Context, kind, group, id string) (cluster.Doc
 	err := cluster.CheckDocumentKey(kind, group, id)
 	var d cluster.Document
 	if err == nil {
-		d, err = scanDocument(r.read.QueryRowContext(ctx, `SELECT `+documentColumns+` FROM documents
+		d, err = scanDocument(r.lists.QueryRowContext(ctx, `SELECT `+documentColumns+` FROM documents
 			WHERE `+living+` AND kind = ?2 AND grp = ?3 AND id = ?4`, cluster.Millis(r.now()), kind, group, id))
 	}
 	if errors.Is(err, sql.ErrNoRows) {
@@ -107,7 +107,7 @@ func (r *Registry) Find(ctx context.Context, q cluster.Query) ([]cluster.Documen
 	}
 	total := -1
 	if q.After == nil {
-		if err := r.read.QueryRowContext(ctx, `SELECT count(*) FROM documents WHERE `+where, args...).Scan(&total); err != nil {
+		if err := r.lists.QueryRowContext(ctx, `SELECT count(*) FROM documents WHERE `+where, args...).Scan(&total); err != nil {
 			return nil, 0, wrap(err, "count %s", q.Kind)
 		}
 		if total <= q.Offset {
@@ -115,7 +115,7 @@ func (r *Registry) Find(ctx context.Context, q cluster.Query) ([]cluster.Documen
 		}
 	}
 	order := orderOf(q)
-	list, err := query(ctx, r.read, func(row *sql.Rows) (cluster.Document, bool, error) {
+	list, err := query(ctx, r.lists, func(row *sql.Rows) (cluster.Document, bool, error) {
 		d, err := scanDocument(row)
 		return d, true, err
 	}, `SELECT `+documentColumns+` FROM documents WHERE rowid IN (SELECT rowid FROM documents WHERE `+where+` ORDER BY `+order+

@@ -26,6 +26,7 @@ type Registry struct {
 	now   func() time.Time
 	write *sql.DB // one connection: writers of one process queue in Go, not in SQLite's polling
 	read  *sql.DB
+	lists *sql.DB // of documents: who looks at long lists keeps nobody waiting who looks for a stream
 	log   *slog.Logger
 	bad   *cluster.BadRows
 
@@ -63,11 +64,16 @@ func Open(ctx context.Context, path string, options ...Option) (*Registry, error
 	if r.read, err = connect(path, readers, "query_only(1)"); err != nil {
 		return nil, errors.Join(fmt.Errorf("open registry %q: %w", path, err), r.write.Close())
 	}
+	if r.lists, err = connect(path, readers, "query_only(1)"); err != nil {
+		return nil, errors.Join(fmt.Errorf("open registry %q: %w", path, err), r.read.Close(), r.write.Close())
+	}
 	return r, nil
 }
 
 // Close ends all connections; calls after it fail.
-func (r *Registry) Close() error { return errors.Join(r.read.Close(), r.write.Close()) }
+func (r *Registry) Close() error {
+	return errors.Join(r.lists.Close(), r.read.Close(), r.write.Close())
+}
 
 // sameProcess is true when a process joins that has the row already: then orders stay.
 const sameProcess = `?5 AND iif(json_valid(row), json_extract(row, '$.PID') = json_extract(excluded.row, '$.PID')

@@ -264,9 +264,12 @@ func TestLifeOfASession(t *testing.T) {
 
 	// The oldest of too many ends.
 	first := begin()
+	u, err := a.Account(t.Context(), "ada")
+	ok(t, err)
 	for range mostSessions {
 		clock.advance(time.Millisecond)
-		begin()
+		_, _, err := a.begin(t.Context(), u, here, "")
+		ok(t, err)
 	}
 	list, err := a.Sessions(t.Context(), "ada")
 	if err != nil || len(list) != mostSessions {
