@@ -6,7 +6,7 @@ import (
 )
 
 // outage tells the operator once that the registry went away and once that it is
-// back, with how long that lasted. One failure is no outage: a busy machine has those. It belongs to one goroutine.
+// back, with how long that lasted. One failure is no outage, nor are several at once: a busy machine has those. It belongs to one goroutine.
 type outage struct {
 	log   *slog.Logger
 	doing string    // what fails meanwhile: "heartbeat"
@@ -20,7 +20,7 @@ func (o *outage) note(err error) {
 	case err != nil && o.since.IsZero():
 		o.since = time.Now()
 		o.log.Debug("registry did not answer once", "doing", o.doing, "error", err)
-	case err != nil && !o.told:
+	case err != nil && !o.told && time.Since(o.since) >= HeartbeatEvery/2:
 		o.told = true
 		o.log.Warn("registry can't be reached, going on without it", "doing", o.doing, "error", err)
 	case err == nil:

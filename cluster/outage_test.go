@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestOutage(t *testing.T) {
@@ -25,11 +27,15 @@ func TestOutage(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var log bytes.Buffer
-			o := outage{log: slog.New(slog.NewTextHandler(&log, nil)), doing: "heartbeat"}
-			for _, err := range c.notes {
-				o.note(err)
-			}
-			o.end()
+			synctest.Test(t, func(t *testing.T) {
+				o := outage{log: slog.New(slog.NewTextHandler(&log, nil)), doing: "heartbeat"}
+				for _, err := range c.notes {
+					o.note(err)
+					o.note(err) // another attempt at the same moment says nothing new
+					<-time.After(HeartbeatEvery)
+				}
+				o.end()
+			})
 			lines := strings.Split(strings.TrimSuffix(log.String(), "\n"), "\n")
 			if log.Len() == 0 {
 				lines = nil

@@ -32,7 +32,11 @@ func TestWatchDocuments(t *testing.T) {
 			}
 			return err
 		})
-		watch.On("token", func(context.Context) error { tokens.Add(1); return nil })
+		watch.On("token", func(ctx context.Context) error {
+			tokens.Add(1)
+			_, _, err := reg.Find(ctx, cluster.Query{Kind: "token"})
+			return err
+		})
 		defer start(t, member.Run)()
 		defer start(t, watch.Run)()
 		pass(5 * time.Second)
