@@ -56,6 +56,7 @@ type cli struct {
 	Users   usersCmd   `cmd:"" help:"List, make, change and remove the accounts of a cluster."`
 	Plan    planCmd    `cmd:"" help:"Say how many machines an audience takes, and what they cost."`
 	Check   checkCmd   `cmd:"" help:"Find every mistake in a configuration file and the environment."`
+	Healthy healthyCmd `cmd:"" help:"Ask a process of this machine whether it is well: for health checks of containers."`
 	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
 }
 
