@@ -88,9 +88,10 @@ type Session struct {
 	showing sync.Mutex                   // guards the order of what is switched on and off
 	off     [media.Video + 1]atomic.Bool // by kind: the viewer does not want it at the moment
 
-	wish  atomic.Pointer[wish] // what the viewer wants; nil: what his path takes
-	going atomic.Int32         // the track that he was told to take last; -1: none
-	told  atomic.Int32         // the one of which OnRendition has heard; -1: none
+	wish     atomic.Pointer[wish] // what the viewer wants; nil: what his path takes
+	going    atomic.Int32         // the track that he was told to take last; -1: none
+	patience patience             // of the goroutine that adapts
+	told     atomic.Int32         // the one of which OnRendition has heard; -1: none
 }
 
 // Play answers a viewer's offer (WHEP). Its errors wrap those of rtc and of stream, or are ErrFull.

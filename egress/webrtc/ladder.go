@@ -80,6 +80,9 @@ func (f *fan) adapt() {
 				looked = now
 				f.look()
 				f.unwant(f.ladder.get(), idle, now)
+				for _, s := range f.members() {
+					s.await(f, now)
+				}
 			}
 			f.group.Survey()
 			for _, s := range f.members() {
