@@ -137,6 +137,7 @@ func (s *session) adopt(f finding) {
 	}
 	s.spare = f.up
 	if s.up != nil {
+		s.spare.mirror(s.up)
 		s.spare.refresh()
 		return
 	}

@@ -136,20 +136,28 @@ func (l *lane) releaseHeld() {
 
 // primed reports whether viewers could go on with this upstream at once.
 func (up *upstream) primed() bool {
-	up.mu.Lock()
-	lanes := up.lanes
-	up.mu.Unlock()
+	lanes, wanted := up.sent()
 	picture := false
-	for _, l := range lanes {
+	for i, l := range lanes {
+		if wanted>>i&1 == 0 || !l.video {
+			continue
+		}
 		l.feed.Lock()
 		fresh := l.fresh()
 		l.feed.Unlock()
-		if l.video && !fresh {
+		if !fresh {
 			return false
 		}
-		picture = picture || l.video
+		picture = true
 	}
-	return picture || up.came.Load()
+	return picture || wanted == 0 || up.came.Load()
+}
+
+// sent are the lanes, and which of them the node was told to send.
+func (up *upstream) sent() ([]*lane, uint32) {
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	return up.lanes, up.wanted
 }
 
 // refresh asks for a key frame of each picture: the cached one, which comes first, is most likely one that viewers have seen.
@@ -167,11 +175,14 @@ func (up *upstream) refresh() {
 // late reports whether a track that flowed does no more.
 func (up *upstream) late(now time.Time, after time.Duration) bool {
 	up.mu.Lock()
-	lanes := up.lanes
+	lanes, wanted, since := up.lanes, up.wanted, up.since
 	up.mu.Unlock()
-	for _, l := range lanes {
+	for i, l := range lanes {
+		if wanted>>i&1 == 0 {
+			continue
+		}
 		l.feed.Lock()
-		late := l.pace.late(now, after)
+		late := l.pace.last.After(since[i]) && l.pace.late(now, after)
 		l.feed.Unlock()
 		if late {
 			return true

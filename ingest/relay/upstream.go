@@ -48,7 +48,10 @@ type upstream struct {
 	active bool       // turn's: it publishes
 
 	mu     sync.Mutex
-	path   []string // by which nodes the stream comes, src last
+	wanted uint32                     // tracks that the node sends, as it was told
+	hub    uint32                     // those that the hub takes
+	since  [media.MaxTracks]time.Time // when the node was told to send them
+	path   []string                   // by which nodes the stream comes, src last
 	tracks wire.Tracks
 	pub    *stream.Publisher
 	lanes  []*lane
@@ -177,6 +180,7 @@ func (up *upstream) publish(ctx context.Context) error {
 		return err
 	}
 	up.active = true
+	up.tellAll()
 	up.mu.Lock()
 	up.pub = pub
 	lanes := up.lanes
@@ -199,6 +203,9 @@ func (up *upstream) adopt(ctx context.Context, t wire.Tracks) error {
 		}
 	}
 	up.lay(t, pub)
+	if pub != nil {
+		up.tellAll()
+	}
 	return nil
 }
 
@@ -227,12 +234,53 @@ func (up *upstream) extend(t wire.Tracks) {
 	}
 }
 
-// want tells the node which tracks are taken. At first those are all but the renditions.
+// unasked are the tracks that a node sends without being told which: all but the renditions.
+func unasked(tracks []media.Track) uint32 { return 1<<len(media.Main(tracks)) - 1 }
+
+// want notes which tracks the hub takes, and tells the node if that is news to it.
 func (up *upstream) want(generation uint64, w wire.Want) {
 	up.mu.Lock()
 	defer up.mu.Unlock()
-	if up.tracks.Generation == generation {
+	if generation < up.tracks.Generation {
+		return
+	}
+	up.hub &^= 1 << w.Track
+	if w.On {
+		up.hub |= 1 << w.Track
+	}
+	if generation == up.tracks.Generation { // else these tracks are about to be laid
+		up.tellLocked(w)
+	}
+}
+
+// tellAll tells the node what the hub takes, where the hub has not said so because it is as usual.
+func (up *upstream) tellAll() {
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	for i := range up.tracks.Tracks {
+		up.tellLocked(wire.Want{Track: i, On: up.hub>>i&1 == 1, Now: true})
+	}
+}
+
+func (up *upstream) tellLocked(w wire.Want) {
+	if on := up.wanted>>w.Track&1 == 1; on != w.On {
+		up.wanted ^= 1 << w.Track
+		up.since[w.Track] = time.Now()
 		up.out.Put(w)
+	}
+}
+
+// mirror asks for the tracks that another upstream sends, so that this one can take over.
+func (up *upstream) mirror(other *upstream) {
+	other.mu.Lock()
+	wanted, tracks := other.wanted, other.tracks.Tracks
+	other.mu.Unlock()
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	for i, t := range up.tracks.Tracks {
+		if i < len(tracks) && t.Kind == tracks[i].Kind && t.Rendition == tracks[i].Rendition {
+			up.tellLocked(wire.Want{Track: i, On: wanted>>i&1 == 1, Now: true})
+		}
 	}
 }
 
@@ -241,6 +289,9 @@ func (up *upstream) offerTo(ctx context.Context, t wire.Tracks) (*stream.Publish
 	s := up.session
 	up.left.Store(false)
 	published := up.published.Add(1)
+	up.mu.Lock()
+	up.hub = unasked(t.Tracks) // what the hub says differs from that
+	up.mu.Unlock()
 	return s.relay.cfg.Hub.Publish(ctx, s.key, stream.PublishOptions{
 		Tracks:            t.Tracks,
 		Relayed:           true,
@@ -282,6 +333,7 @@ func (up *upstream) lay(t wire.Tracks, pub *stream.Publisher) {
 		l.stop()
 	}
 	up.tracks, up.pub, up.lanes = t, pub, nil
+	up.wanted = unasked(t.Tracks)
 	if up.closed {
 		up.mu.Unlock()
 		return

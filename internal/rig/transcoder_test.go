@@ -55,7 +55,7 @@ func TestTranscoders(t *testing.T) {
 	c := Start(t, Options{Edges: 1, Configure: func(n *config.Node) {
 		n.Ladder.Rungs, n.Ladder.By = []string{"180p:150k"}, "transcoders"
 	}})
-	names := []string{"transcoder-1", "transcoder-2"}
+	names := []string{"transcoder-1", "transcoder-2", "transcoder-3"}
 	for _, id := range names {
 		c.Run(cluster.Transcoder, id)
 	}
@@ -125,6 +125,14 @@ func TestTranscoders(t *testing.T) {
 	if now := makes(); len(now) != 1 || now[0] == by[0] {
 		t.Errorf("after %v has died, renditions are made by %v", by, now)
 	}
+	// One that is drained is left as soon as another has what is watched.
+	began, last := time.Now(), makes()
+	c.Drain(last[0], slowly)
+	names = slices.DeleteFunc(names, func(id string) bool { return id == last[0] })
+	if took := time.Since(began); took > slowly/2 {
+		t.Errorf("a transcoder is drained in %v", took)
+	}
+	more(rung, 20)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i, at := range k.stamps[rung] {
