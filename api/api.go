@@ -56,7 +56,7 @@ type API struct {
 func New(cfg Config, deps Deps) *API {
 	a := &API{deps: deps, log: cmp.Or(deps.Log, slog.New(slog.DiscardHandler)), mux: http.NewServeMux(), origin: http.NewCrossOriginProtection()}
 	settings := huma.DefaultConfig("Sluice", cmp.Or(cfg.Version, "dev"))
-	settings.Info.Description = "People log in and get a session; programs show an API key as `Authorization: Bearer …`. Errors are application/problem+json with a stable code."
+	settings.Info.Description = "People log in and get a session; programs show an API key: Authorization: Bearer sluice_…. Errors are application/problem+json with a stable code."
 	settings.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"session": {Type: "apiKey", In: "cookie", Name: CookieName, Description: "Unsafe methods need the header " + CSRFHeader + " too."},
 		"key":     {Type: "http", Scheme: "bearer", Description: "An API key."},

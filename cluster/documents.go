@@ -200,6 +200,14 @@ func (q *Query) Check() error {
 	return nil
 }
 
+// Total is how many a query finds, if a page of that many says so: the last one does. There is none with After: -1.
+func (q Query) Total(page int) (total int, known bool) {
+	if q.After != nil {
+		return -1, true
+	}
+	return q.Offset + page, page < q.Limit && (page > 0 || q.Offset == 0)
+}
+
 // Haystack is what a Search looks in for Needle: so all registries agree on letters' cases.
 func (d Document) Haystack() string { return fold(d.ID) + "\n" + fold(d.Name) }
 

@@ -33,7 +33,8 @@ function limits(schema) {
   if (schema.minimum !== undefined) words.push("at least " + schema.minimum);
   if (schema.maximum !== undefined) words.push("at most " + schema.maximum);
   if (schema.maxLength !== undefined) words.push("at most " + schema.maxLength + " characters");
-  return words.join("; ");
+  const text = words.join("; ");
+  return text && text[0].toUpperCase() + text.slice(1) + ".";
 }
 
 function rows(list) {

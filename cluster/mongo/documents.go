@@ -202,18 +202,20 @@ func (r *Registry) Find(ctx context.Context, q cluster.Query) (list []cluster.Do
 		return nil, 0, r.wrap(err, "find %s", q.Kind)
 	}
 	filter := r.filter(q)
-	total = -1
-	if q.After == nil {
-		count, err := r.documents.CountDocuments(ctx, filter)
-		if total = int(count); err != nil || total <= q.Offset {
-			return nil, total, r.wrap(err, "count %s", q.Kind)
-		}
-	}
 	cursor, err := r.documents.Find(ctx, filter, options.Find().SetSort(order(q)).SetSkip(int64(q.Offset)).SetLimit(int64(q.Limit)).SetBatchSize(int32(q.Limit)))
 	if err == nil {
 		list, err = all(ctx, r, q.Kind, cursor, func(d documentRow) (cluster.Document, error) { return d.document(), nil })
 	}
-	return list, total, r.wrap(err, "find %s", q.Kind)
+	if err != nil {
+		return nil, 0, r.wrap(err, "find %s", q.Kind)
+	}
+	total, known := q.Total(len(list))
+	if !known {
+		var count int64
+		count, err = r.documents.CountDocuments(ctx, filter)
+		total = int(count)
+	}
+	return list, total, r.wrap(err, "count %s", q.Kind)
 }
 
 func (r *Registry) filter(q cluster.Query) bson.D {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 
 	"sluice/cluster"
@@ -105,22 +106,20 @@ func (r *Registry) Find(ctx context.Context, q cluster.Query) ([]cluster.Documen
 	if err != nil {
 		return nil, 0, wrap(err, "find %s", q.Kind)
 	}
-	total := -1
-	if q.After == nil {
-		if err := r.lists.QueryRowContext(ctx, `SELECT count(*) FROM documents WHERE `+where, args...).Scan(&total); err != nil {
-			return nil, 0, wrap(err, "count %s", q.Kind)
-		}
-		if total <= q.Offset {
-			return nil, total, nil
-		}
-	}
 	order := orderOf(q)
 	list, err := query(ctx, r.lists, func(row *sql.Rows) (cluster.Document, bool, error) {
 		d, err := scanDocument(row)
 		return d, true, err
 	}, `SELECT `+documentColumns+` FROM documents WHERE rowid IN (SELECT rowid FROM documents WHERE `+where+` ORDER BY `+order+
-		` LIMIT ? OFFSET ?) ORDER BY `+order, append(args, q.Limit, q.Offset)...)
-	return list, total, wrap(err, "find %s", q.Kind)
+		` LIMIT ? OFFSET ?) ORDER BY `+order, append(slices.Clone(args), q.Limit, q.Offset)...)
+	if err != nil {
+		return nil, 0, wrap(err, "find %s", q.Kind)
+	}
+	total, known := q.Total(len(list))
+	if !known {
+		err = r.lists.QueryRowContext(ctx, `SELECT count(*) FROM documents WHERE `+where, args...).Scan(&total)
+	}
+	return list, total, wrap(err, "count %s", q.Kind)
 }
 
 func (r *Registry) where(q cluster.Query) (where string, args []any, err error) {
