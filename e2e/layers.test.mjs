@@ -186,11 +186,12 @@ describe('our publish page', { timeout: 120_000 }, () => {
 describe('SVC', { timeout: 400_000 }, () => {
   for (const [codec, mode, heights] of [
     ['VP9', 'L3T3_KEY', [180, 720, 360, 720]], ['VP9', 'L3T3', [180, 720, 360]], ['VP9', 'L2T2_KEY', [180, 360, 180]], ['VP9', 'L1T3', [360]],
+    ['AV1', 'L1T3', [360]], ['AV1', 'L2T2_KEY', [180, 360, 180]], ['AV1', 'L3T3_KEY', [180, 720, 360]], ['AV1', 'L3T3', [180, 720]],
   ]) {
     test(`${codec} ${mode}: a viewer gets each size`, async (t) => {
       const id = `svc-${codec}-${mode}`;
       const out = await open();
-      await call(out, 'whip', `${cluster.publish}/live/whip/${id}`, { codec, encodings: [{ scalabilityMode: mode, maxBitrate: 1_500_000 }], ...(mode.startsWith('L3') ? {} : small) }); // Chromium has no three layers of less
+      await call(out, 'whip', `${cluster.publish}/live/whip/${id}`, { codec, descriptor: true, encodings: [{ scalabilityMode: mode, maxBitrate: 1_500_000 }], ...(mode.startsWith('L3') ? {} : small) }); // Chromium has no three layers of less
       await until('the publisher sends in layers', async () => {
         const s = Object.values(await call(out, 'sent'))[0];
         return [s?.mode === mode && s.frames > 20 && s, s];

@@ -21,6 +21,8 @@ type Packet struct {
 	Seq     uint16
 	Marker  bool
 	Payload []byte
+	// Descriptor is the dependency descriptor (RTP payload format for AV1, appendix A), by which a receiver of a picture in layers knows what it can decode. nil: there is none.
+	Descriptor []byte
 }
 
 // Burst is what arrived together: the packets of one frame of one track, or of a part
@@ -81,6 +83,19 @@ func (b *Burst) Append(seq uint16, marker bool, payload []byte) bool {
 	return true
 }
 
+// Describe gives the packet that was appended last a descriptor of up to 255 bytes, which is copied.
+func (b *Burst) Describe(descriptor []byte) {
+	if len(descriptor) == 0 || len(descriptor) > 255 || len(b.Packets) == 0 {
+		return
+	}
+	if len(b.mem)+len(descriptor) > cap(b.mem) {
+		b.grow(len(descriptor))
+	}
+	at := len(b.mem)
+	b.mem = append(b.mem, descriptor...)
+	b.Packets[len(b.Packets)-1].Descriptor = b.mem[at:len(b.mem):len(b.mem)]
+}
+
 // grow moves the payloads to a larger memory.
 func (b *Burst) grow(n int) {
 	mem := make([]byte, len(b.mem), max(2*cap(b.mem), len(b.mem)+n, burstMemory))
@@ -91,6 +106,10 @@ func (b *Burst) grow(n int) {
 		end := at + len(p.Payload)
 		p.Payload = mem[at:end:end]
 		at = end
+		if n := len(p.Descriptor); n > 0 {
+			p.Descriptor = mem[at : at+n : at+n]
+			at += n
+		}
 	}
 	b.mem = mem
 }
@@ -101,6 +120,7 @@ func (b *Burst) Clone() *Burst {
 	c.Captured, c.Arrived, c.Key = b.Captured, b.Arrived, b.Key
 	for i := range b.Packets {
 		c.Append(b.Packets[i].Seq, b.Packets[i].Marker, b.Packets[i].Payload)
+		c.Describe(b.Packets[i].Descriptor)
 	}
 	return c
 }
@@ -126,5 +146,5 @@ func (b *Burst) Release() {
 	}
 }
 
-// Size is the sum of the payloads' lengths in bytes.
+// Size is the sum of the lengths of payloads and descriptors in bytes.
 func (b *Burst) Size() int { return len(b.mem) }

@@ -176,3 +176,29 @@ func TestMade(t *testing.T) {
 		}
 	}
 }
+
+// Descriptors stay with their packets while a burst grows, and are copied with it.
+func TestDescribe(t *testing.T) {
+	b := NewBurstOf(0, 0, 100)
+	defer b.Release()
+	for i := range 40 {
+		b.Append(uint16(i), false, bytes.Repeat([]byte{byte(i)}, 700))
+		if i%3 > 0 {
+			b.Describe(bytes.Repeat([]byte{byte(100 + i)}, i))
+		}
+	}
+	b.Describe(make([]byte, 300)) // too long
+	c := b.Clone()
+	defer c.Release()
+	for _, burst := range []*Burst{b, c} {
+		for i, p := range burst.Packets {
+			want := bytes.Repeat([]byte{byte(100 + i)}, i)
+			if i%3 == 0 {
+				want = nil
+			}
+			if !bytes.Equal(p.Descriptor, want) || !bytes.Equal(p.Payload, bytes.Repeat([]byte{byte(i)}, 700)) {
+				t.Fatalf("packet %d has % x", i, p.Descriptor)
+			}
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"sluice/media"
@@ -18,7 +19,7 @@ type Header struct {
 	Gap          bool   // something between the one before and this one was left out
 }
 
-const flagGap, flagKey = 1, 1
+const flagGap, flagKey, flagDescribed = 1, 1, 2
 
 // AppendHeader appends the frame with its length.
 func AppendHeader(dst []byte, h Header) []byte {
@@ -52,12 +53,16 @@ func ParseHeader(b []byte) (Header, error) {
 const maxAge = time.Hour
 
 // AppendBurst appends the frame with its length. age is the time since the burst arrived
-// at the node that the stream was published to, without the time on the wire.
-func AppendBurst(dst []byte, b *media.Burst, age time.Duration) []byte {
+// at the node that the stream was published to, without the time on the wire. Descriptors are for peers since version 4.
+func AppendBurst(dst []byte, b *media.Burst, age time.Duration, version uint64) []byte {
 	return framed(dst, func(dst []byte) []byte {
 		var flags byte
 		if b.Key {
 			flags |= flagKey
+		}
+		described := version >= 4 && slices.ContainsFunc(b.Packets, func(p media.Packet) bool { return len(p.Descriptor) > 0 })
+		if described {
+			flags |= flagDescribed
 		}
 		dst = binary.BigEndian.AppendUint32(append(dst, flags), b.Timestamp)
 		dst = binary.BigEndian.AppendUint64(dst, uint64(b.Captured))
@@ -72,6 +77,10 @@ func AppendBurst(dst []byte, b *media.Burst, age time.Duration) []byte {
 			dst = binary.BigEndian.AppendUint16(dst, p.Seq)
 			dst = binary.AppendUvarint(dst, n)
 			dst = append(dst, p.Payload...)
+			if described {
+				dst = append(dst, byte(len(p.Descriptor)))
+				dst = append(dst, p.Descriptor...)
+			}
 		}
 		return dst
 	})
@@ -90,10 +99,15 @@ func ParseBurst(track int, frame []byte) (*media.Burst, time.Duration, error) {
 		seq := c.u16()
 		size := c.uvarint(media.MaxPayload<<1 | 1)
 		payload := c.bytes(size >> 1)
+		var descriptor []byte
+		if flags&flagDescribed != 0 {
+			descriptor = c.bytes(uint64(c.u8()))
+		}
 		if c.bad {
 			break
 		}
 		b.Append(seq, size&1 != 0, payload)
+		b.Describe(descriptor)
 	}
 	if c.bad || n == 0 || len(c.b) > 0 {
 		b.Release()

@@ -16,8 +16,8 @@ import (
 )
 
 // Version is the highest version of the protocol that this code speaks. A change that an older
-// peer could misread makes it grow. Version 2 has the tree, version 3 renditions; older peers are served and asked as before.
-const Version = 3
+// peer could misread makes it grow. Version 2 has the tree, version 3 renditions, version 4 dependency descriptors; older peers are served and asked as before.
+const Version = 4
 
 // alpn is the protocol's name in the TLS handshake (RFC 7301).
 const alpn = "sluice-relay/1"

@@ -210,7 +210,7 @@ func sameBurst(a, b *media.Burst) bool {
 func TestBursts(t *testing.T) {
 	for _, c := range bursts {
 		in := c.make()
-		b := AppendBurst([]byte{1, 2}, in, c.age)[2:]
+		b := AppendBurst([]byte{1, 2}, in, c.age, Version)[2:]
 		if want := unhex(t, c.hex); c.hex != "" && !bytes.Equal(b, want) {
 			t.Errorf("%s: wrote\n%x, want\n%x", c.name, b, want)
 		}
@@ -240,7 +240,7 @@ func TestBursts(t *testing.T) {
 		got.Release()
 		in.Release()
 	}
-	if _, age, err := ParseBurst(0, AppendBurst(nil, bursts[0].make(), -time.Second)[prefix:]); age != 0 || err != nil {
+	if _, age, err := ParseBurst(0, AppendBurst(nil, bursts[0].make(), -time.Second, Version)[prefix:]); age != 0 || err != nil {
 		t.Errorf("a burst from the future is %v old: %v", age, err)
 	}
 }
@@ -307,7 +307,7 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		if b, age, err := ParseBurst(3, in); err == nil {
-			out := AppendBurst(nil, b, age)
+			out := AppendBurst(nil, b, age, Version)
 			if len(out) > MaxBurst+prefix {
 				t.Errorf("a burst of %d bytes was read", len(out))
 			}
@@ -459,7 +459,7 @@ func BenchmarkBurst(b *testing.B) {
 	var buf []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		buf = AppendBurst(buf[:0], burst, 0)
+		buf = AppendBurst(buf[:0], burst, 0, Version)
 		got, _, err := ParseBurst(0, buf[prefix:])
 		if err != nil {
 			b.Fatal(err)

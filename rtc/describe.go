@@ -119,6 +119,9 @@ func (g *Group) choose(sections []section) (tracks []outTrack, chosen []format, 
 		if t.Kind == media.Video && f.rtx != 0 && (g.adaptive || !s.remb) {
 			tracks[i].wideID = s.wideID
 		}
+		if t.Codec.Is(media.AV1) {
+			tracks[i].described = s.described
+		}
 		chosen[i] = f
 		wanted++
 	}
@@ -166,8 +169,9 @@ func midsOf(lines []line) (mids []string) {
 
 // Header extensions in offers of ours.
 const (
-	offeredDelayID = 1
-	offeredWideID  = 2
+	offeredDelayID    = 1
+	offeredWideID     = 2
+	offeredDescriptor = 12
 )
 
 // Offer opens a session by an offer of ours; SetAnswer follows.
@@ -182,6 +186,9 @@ func (g *Group) Offer(o SenderOptions) (*Sender, string, error) {
 		}
 		if t.Kind == media.Video && g.adaptive {
 			tracks[i].wideID = offeredWideID
+		}
+		if t.Codec.Is(media.AV1) {
+			tracks[i].described = offeredDescriptor
 		}
 		for _, f := range offered(t, next) {
 			next = max(next, f.pt+1)
@@ -233,6 +240,7 @@ func (v *Sender) SetAnswer(answer string) error {
 	for i := range tracks { // nothing was sent yet: the loop does not know the session
 		t := &v.tracks[i]
 		t.delayID, t.wideID = tracks[i].delayID, tracks[i].wideID
+		t.described = tracks[i].described
 		t.wanted, t.pt, t.rtxPT, t.redPT, t.nack = tracks[i].wanted, tracks[i].pt, tracks[i].rtxPT, tracks[i].redPT, tracks[i].nack
 	}
 	v.data = v.data && d.data
@@ -353,6 +361,14 @@ func describeFormats(p printer, formats []format, feedback []string) {
 	}
 }
 
+// describeDescriptor writes the lines of a track whose packets have dependency descriptors, which may be longer than a header of one byte can say (RFC 8285 §4.2).
+func describeDescriptor(p printer, id uint8) {
+	if id != 0 {
+		p("a=extmap-allow-mixed")
+		p("a=extmap:%d %s", id, descriptorURI)
+	}
+}
+
 // describeTrack writes the lines of a track that is sent.
 func (v *Sender) describeTrack(p printer, l line) {
 	t := &v.tracks[l.track]
@@ -365,6 +381,9 @@ func (v *Sender) describeTrack(p printer, l line) {
 	}
 	if t.delayID != 0 {
 		p("a=extmap:%d %s", t.delayID, delayURI)
+	}
+	if l.kind == "video" {
+		describeDescriptor(p, t.described)
 	}
 	if t.wideID != 0 {
 		p("a=extmap:%d %s", t.wideID, wideURI)

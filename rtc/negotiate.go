@@ -38,12 +38,13 @@ type direction struct {
 // section is one media line of a peer's description that carries RTP.
 type section struct {
 	direction
-	kind    media.Kind
-	formats []format // in the peer's order of preference
-	wideID  uint8    // of the header extension with transport-wide numbers; 0: none
-	delayID uint8    // and of that with the playout delay
-	remb    bool     // the peer can tell its own estimate of the bandwidth
-	layers  layers   // in which it sends
+	kind      media.Kind
+	formats   []format // in the peer's order of preference
+	wideID    uint8    // of the header extension with transport-wide numbers; 0: none
+	delayID   uint8    // and of that with the playout delay
+	remb      bool     // the peer can tell its own estimate of the bandwidth
+	layers    layers   // in which it sends
+	described uint8    // id of the header extension with dependency descriptors; 0: none
 }
 
 // description is what a peer's session description says.
@@ -64,6 +65,9 @@ const delayURI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 
 // mostPlayout is the longest that it can say: 12 bits of 10 ms.
 const mostPlayout = (1<<12 - 1) * 10 * time.Millisecond
+
+// descriptorURI names the header extension with dependency descriptors (RTP payload format for AV1, appendix A).
+const descriptorURI = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
 
 // parseDescription reads an offer or an answer.
 func parseDescription(text string) (*description, error) {
@@ -125,6 +129,11 @@ func (s *section) attributes(m *sdp.MediaDescription) error {
 		case a.Key == "extmap" && strings.TrimSpace(value) == delayURI:
 			number, _, _ = strings.Cut(number, "/")
 			delay, _ = strconv.ParseUint(number, 10, 8)
+		case a.Key == "extmap" && strings.TrimSpace(value) == descriptorURI:
+			number, _, _ = strings.Cut(number, "/")
+			if id, err := strconv.ParseUint(number, 10, 8); err == nil && id >= 1 && id <= 14 {
+				s.described = uint8(id)
+			}
 		case a.Key == "rtcp-fb" && value == "transport-cc":
 			told = true
 		case a.Key == "rtcp-fb" && value == "goog-remb":

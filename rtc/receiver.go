@@ -27,12 +27,13 @@ type ReceiverOptions struct {
 // by whoever reads the socket.
 type Receiver struct {
 	session
-	onBurst func(*media.Burst)
-	tracks  []media.Track
-	ssrc    uint32          // ours, in reports
-	ssrcs   []atomic.Uint32 // by track; 0: nothing came yet
-	wideID  uint8           // of the header extension with transport-wide numbers; 0: none
-	layers  layers
+	onBurst   func(*media.Burst)
+	tracks    []media.Track
+	ssrc      uint32          // ours, in reports
+	ssrcs     []atomic.Uint32 // by track; 0: nothing came yet
+	wideID    uint8           // of the header extension with transport-wide numbers; 0: none
+	layers    layers
+	described uint8 // id of the header extension with dependency descriptors; 0: none
 
 	in       sync.Mutex // guards what follows
 	opener   *opener
@@ -97,6 +98,9 @@ func (e *Endpoint) AnswerReceiver(offer string, o ReceiverOptions) (*Receiver, s
 		r.lanes = append(r.lanes, inTrack{pt: f.pt, rtxPT: f.rtx, redPT: f.red, nack: f.nack, video: kind == media.Video, apart: expectApart, reception: reception{rate: int64(f.codec.ClockRate)}})
 		if kind == media.Video {
 			r.layers = s.layers
+			if f.codec.Is(media.AV1) { // with VP9 its payload says as much
+				r.described = s.described
+			}
 		}
 	}
 	if len(r.layers.rids) > 0 { // video comes first
@@ -139,6 +143,9 @@ func (r *Receiver) describeTrack(p printer, l line) {
 	}
 	if l.kind == "video" && len(r.layers.rids) > 0 {
 		r.layers.describe(p)
+	}
+	if l.kind == "video" {
+		describeDescriptor(p, r.described)
 	}
 	describeFormats(p, l.formats, feedback)
 }
@@ -329,6 +336,9 @@ func (r *Receiver) take(track int, h *rtp.Header, payload []byte, now time.Time)
 		if l.apart > 0 && !h.Marker {
 			r.flushAfter(l)
 		}
+	}
+	if r.described != 0 && l.video {
+		l.burst.Describe(h.GetExtension(r.described))
 	}
 	if h.Marker || !l.video {
 		r.handOn(l, now)

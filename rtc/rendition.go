@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"sluice/codec"
@@ -155,8 +156,7 @@ func (v *Sender) follow(out *outTrack, was joint, b *media.Burst) codec.Numbers 
 	if v.group.picture < 0 || out != &v.tracks[v.group.picture] {
 		return codec.Numbers{}
 	}
-	name := v.group.codec()
-	first, ok := codec.ReadNumbers(name, b.Packets[0].Payload)
+	first, ok := v.group.numbers(&b.Packets[0])
 	if !ok {
 		return codec.Numbers{}
 	}
@@ -171,11 +171,19 @@ func (v *Sender) follow(out *outTrack, was joint, b *media.Burst) codec.Numbers 
 	if sent == nil {
 		return was.pics
 	}
-	last, ok := codec.ReadNumbers(name, sent.Packets[i].Payload)
+	last, ok := v.group.numbers(&sent.Packets[i])
 	if !ok {
 		return was.pics
 	}
 	return first.Until(last.Plus(was.pics))
+}
+
+// numbers are those of a packet of the picture: its descriptor's frame number, or what its payload has.
+func (g *Group) numbers(p *media.Packet) (codec.Numbers, bool) {
+	if len(p.Descriptor) >= 3 {
+		return codec.Numbers{Picture: binary.BigEndian.Uint16(p.Descriptor[1:])}, true
+	}
+	return codec.ReadNumbers(g.codec(), p.Payload)
 }
 
 // renumber makes the head of a payload anew, if a player must see other numbers in it than its publisher wrote; it returns what to send, which is valid until the next call.

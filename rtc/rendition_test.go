@@ -274,3 +274,51 @@ func TestRenumberingAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations for a frame", n)
 	}
 }
+
+// Descriptors reach players that agreed on them, long ones too, and their frames are counted on over a change of renditions.
+func TestDescriptors(t *testing.T) {
+	for _, wide := range []uint8{0, 3} {
+		s := newStage(t, 97)
+		s.group.tracks = []media.Track{{Kind: media.Video, Codec: media.Codec{Name: media.AV1, ClockRate: 90000}}}
+		s.v.tracks[0].described, s.v.tracks[0].wideID = 12, wide
+		s.join()
+		for i := range uint32(20) {
+			if i == 5 {
+				s.take(1)
+			}
+			for track, from := range []uint16{100, 65530} {
+				b := media.NewBurst(track, i*3000)
+				b.Key = i%10 == 0
+				for k := range uint16(3) {
+					b.Append(uint16(1000*track)+uint16(i)*3+k, k == 2, []byte{0x10, byte(i), 1, 2, 3})
+					d := binary.BigEndian.AppendUint16([]byte{0x80}, from+uint16(i))
+					if b.Key && k == 0 {
+						d = append(d, make([]byte, 60)...)
+					}
+					b.Describe(d)
+				}
+				s.send(b, false)
+				b.Release()
+			}
+		}
+		var frames []uint16
+		s.opened(t, func(h *rtp.Header, plain []byte) {
+			d := h.GetExtension(12)
+			if len(d) != 3 && len(d) != 63 || len(plain) != 5 || wide != 0 && len(h.GetExtension(wide)) != 2 {
+				t.Fatalf("%v % x", h, plain)
+			}
+			if n := binary.BigEndian.Uint16(d[1:]); len(frames) == 0 || frames[len(frames)-1] != n {
+				frames = append(frames, n)
+			}
+		})
+		for i := range frames {
+			if frames[i] != 100+uint16(i) {
+				t.Errorf("frames %v", frames)
+				break
+			}
+		}
+		if len(frames) != 21 { // at the joint the old rendition's picture came before the new one's
+			t.Errorf("%d frames", len(frames))
+		}
+	}
+}

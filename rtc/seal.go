@@ -134,11 +134,27 @@ type packetHeader struct {
 	roc       uint32
 	timestamp uint32
 	ssrc      uint32
+
+	described  uint8  // id of the header extension with a dependency descriptor
+	descriptor []byte // nil: none
+	frames     uint16 // by which its frame number is shifted
 }
 
-// extension is the size of the header extensions (RFC 8285 §4.2): a head, an element of 3 bytes and one of 4, and padding to words.
+// extension is the size of the header extensions (RFC 8285 §4.2): a head, an element of 3 bytes and one of 4, a descriptor, and padding to words.
 func (h *packetHeader) extension() int {
 	switch {
+	case len(h.descriptor) > 0:
+		n, head := len(h.descriptor), 1
+		if h.long() {
+			head = 2
+		}
+		if h.wideID != 0 {
+			n += head + 2
+		}
+		if h.delayID != 0 {
+			n += head + 3
+		}
+		return 4 + (n+head+3)&^3
 	case h.wideID != 0 && h.delayID != 0:
 		return 12
 	case h.wideID != 0 || h.delayID != 0:
@@ -153,6 +169,9 @@ func (h *packetHeader) appendExtension(dst []byte) []byte {
 	if size == 0 {
 		return dst
 	}
+	if len(h.descriptor) > 0 {
+		return h.appendDescribed(dst, size)
+	}
 	dst = append(dst, 0xbe, 0xde, 0, byte(size/4-1))
 	if h.wideID != 0 {
 		dst = append(dst, h.wideID<<4|1, byte(h.wide>>8), byte(h.wide))
@@ -161,6 +180,42 @@ func (h *packetHeader) appendExtension(dst []byte) []byte {
 		dst = append(dst, h.delayID<<4|2, byte(h.delay>>16), byte(h.delay>>8), byte(h.delay))
 	}
 	if h.wideID != 0 { // to whole words
+		dst = append(dst, 0)
+	}
+	return dst
+}
+
+// long reports whether the descriptor needs headers of two bytes for all extensions (RFC 8285 §4.3).
+func (h *packetHeader) long() bool { return len(h.descriptor) > 16 }
+
+// appendDescribed is appendExtension with a descriptor, whose frame number is shifted.
+func (h *packetHeader) appendDescribed(dst []byte, size int) []byte {
+	at, long, words := len(dst), h.long(), size/4-1
+	if long {
+		dst = append(dst, 0x10, 0x00, byte(words>>8), byte(words))
+	} else {
+		dst = append(dst, 0xbe, 0xde, byte(words>>8), byte(words))
+	}
+	element := func(id uint8, n int) {
+		if long {
+			dst = append(dst, id, byte(n))
+		} else {
+			dst = append(dst, id<<4|byte(n-1))
+		}
+	}
+	if h.wideID != 0 {
+		element(h.wideID, 2)
+		dst = append(dst, byte(h.wide>>8), byte(h.wide))
+	}
+	if h.delayID != 0 {
+		element(h.delayID, 3)
+		dst = append(dst, byte(h.delay>>16), byte(h.delay>>8), byte(h.delay))
+	}
+	element(h.described, len(h.descriptor))
+	number := len(dst) + 1
+	dst = append(dst, h.descriptor...)
+	binary.BigEndian.PutUint16(dst[number:], binary.BigEndian.Uint16(dst[number:])+h.frames)
+	for len(dst) < at+size {
 		dst = append(dst, 0)
 	}
 	return dst

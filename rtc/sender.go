@@ -87,6 +87,7 @@ type outTrack struct {
 	nack      bool  // the peer may ask for what is missing
 	delayID   uint8 // of the header extension with the playout delay; 0: none
 	wideID    uint8 // of the header extension with transport-wide numbers; 0: none
+	described uint8 // of the one with dependency descriptors; 0: none
 	ssrc, rtx uint32
 
 	begun   bool
@@ -375,6 +376,7 @@ func (v *Sender) sendRun(sh *shard, t *outTrack, it *item, r run) {
 			continue
 		}
 		h.roc = uint32(index >> 16)
+		t.describe(&h, p, t.joint.pics)
 		if it.timestamp != it.burst.Timestamp {
 			v.moveStamp(v.group.out(it.burst), index, h.timestamp)
 		}
@@ -389,7 +391,14 @@ func (v *Sender) sendRun(sh *shard, t *outTrack, it *item, r run) {
 		t.packets++
 	}
 	if len(sh.arena) > at {
-		v.put(sh, at, headerSize+h.extension()+r.size+v.seal.overhead)
+		v.put(sh, at, headerSize+h.extension()+r.size+v.seal.overhead) // descriptors in a run are of one size too
+	}
+}
+
+// describe gives a packet its dependency descriptor, where that was agreed on.
+func (t *outTrack) describe(h *packetHeader, p *media.Packet, pics codec.Numbers) {
+	if t.described != 0 {
+		h.described, h.descriptor, h.frames = t.described, p.Descriptor, pics.Picture
 	}
 }
 
@@ -587,6 +596,7 @@ func (v *Sender) resendOne(sh *shard, a asked) bool {
 	sh.room(v.host)
 	at := len(sh.arena)
 	h := packetHeader{marker: p.Marker, timestamp: v.timestampOf(a.track, index, b.Timestamp+from.stamp)}
+	t.describe(&h, p, from.pics)
 	if t.rtxPT != 0 {
 		t.rtxSeq++
 		if t.rtxSeq == 0 {

@@ -64,7 +64,7 @@ const (
 	// arenaSize is how much is sealed before it is sent: more system calls with less, more misses of the cache with more.
 	arenaSize = 128 << 10
 	// largest is what one message can add to the arena.
-	largest = udp.MaxSegments * (headerSize + media.MaxPayload + 64)
+	largest = udp.MaxSegments * (headerSize + media.MaxPayload + codec.MaxDescriptor + 64)
 	// queueMost is how long something waits for the loop at most, for the same reason.
 	queueMost = time.Second
 	// paceAfter is how many packets a path is given at once, and paceFor how long it gets to take them. When the loop comes late, it gets as
@@ -232,13 +232,13 @@ func (sh *shard) room(host int) {
 // cutRuns splits packets into runs.
 func cutRuns(runs []run, packets []media.Packet) []run {
 	for i := 0; i < len(packets); {
-		size := len(packets[i].Payload)
-		most := min(udp.MaxSegments, (udp.MaxMessage-1024)/(size+64))
+		size, described := len(packets[i].Payload), len(packets[i].Descriptor)
+		most := min(udp.MaxSegments, (udp.MaxMessage-1024)/(size+described+64))
 		j := i + 1
-		for j < len(packets) && j-i < most && len(packets[j].Payload) == size {
+		for j < len(packets) && j-i < most && len(packets[j].Payload) == size && len(packets[j].Descriptor) == described {
 			j++
 		}
-		if j < len(packets) && j-i < most && len(packets[j].Payload) < size {
+		if j < len(packets) && j-i < most && len(packets[j].Payload) < size && len(packets[j].Descriptor) == described {
 			j++
 		}
 		runs = append(runs, run{i, j, size})

@@ -217,7 +217,7 @@ func (l *lane) run() {
 		if b.Arrived != 0 {
 			age = time.Duration(time.Now().UnixNano() - b.Arrived)
 		}
-		buf = wire.AppendBurst(buf, b, age)
+		buf = wire.AppendBurst(buf, b, age, l.sub.version)
 		b.Release()
 		_, err := out.Write(buf) // blocks while the peer or the path takes no more
 		l.written(out, err)

@@ -87,7 +87,7 @@ func picture(seq uint16, isKey bool) []byte {
 		p[0] = 0x65
 	}
 	b.Append(seq, true, p)
-	return wire.AppendBurst(nil, b, 0)
+	return wire.AppendBurst(nil, b, 0, wire.Version)
 }
 
 // TestLiars: whatever a node answers, a pull ends within its time, and nothing is left of it.

@@ -17,6 +17,15 @@ type scalable struct {
 	sizes  [][2]int // of the spatial layers; none: not known
 	top    codec.Layer
 	seen   int // pictures since a higher layer was seen
+
+	structure *codec.Structure // of AV1: what its descriptors go by
+	packets   []packet         // of the burst at hand
+}
+
+// packet is where a packet belongs; structure is set if it begins another one.
+type packet struct {
+	codec.Layer
+	structure *codec.Structure
 }
 
 // point is an operating point: a picture of some of the layers.
@@ -32,7 +41,7 @@ const learnFrom = 8
 // newScalable is for the tracks of a publisher; nil: its picture can't come in layers.
 func newScalable(tracks []media.Track) *scalable {
 	for i, t := range tracks {
-		if t.Kind == media.Video && t.Codec.Is(media.VP9) && len(media.Main(tracks)) == len(tracks) {
+		if t.Kind == media.Video && (t.Codec.Is(media.VP9) || t.Codec.Is(media.AV1)) && len(media.Main(tracks)) == len(tracks) {
 			return &scalable{codec: t.Codec, track: i, tracks: len(tracks)}
 		}
 	}
@@ -44,20 +53,18 @@ func (s *scalable) split(b *media.Burst, add func([]media.Track), write func(*me
 	if b.Track != s.track {
 		return
 	}
+	s.packets = s.packets[:0]
 	for i := range b.Packets {
-		p := b.Packets[i].Payload
-		if sizes := codec.LayerSizes(s.codec.Name, p); len(sizes) > 0 {
-			s.sizes = sizes
-		}
-		l, ok := codec.LayerOf(s.codec.Name, p)
+		p, ok := s.place(&b.Packets[i])
 		if !ok {
 			return
 		}
-		if l.Spatial > s.top.Spatial || l.Temporal > s.top.Temporal {
-			s.top.Spatial, s.top.Temporal = max(s.top.Spatial, l.Spatial), max(s.top.Temporal, l.Temporal)
+		s.packets = append(s.packets, p)
+		if p.Spatial > s.top.Spatial || p.Temporal > s.top.Temporal {
+			s.top.Spatial, s.top.Temporal = max(s.top.Spatial, p.Spatial), max(s.top.Temporal, p.Temporal)
 			s.seen = 0
 		}
-		if l.Begins && l.Spatial == 0 {
+		if p.Begins && p.Spatial == 0 {
 			s.seen++
 		}
 	}
@@ -67,10 +74,26 @@ func (s *scalable) split(b *media.Burst, add func([]media.Track), write func(*me
 		}
 	}
 	for i := range s.points {
-		if part := s.points[i].of(s.codec.Name, b); part != nil {
+		if part := s.points[i].of(s.packets, b); part != nil {
 			write(part)
 		}
 	}
+}
+
+// place reads where a packet belongs.
+func (s *scalable) place(in *media.Packet) (p packet, ok bool) {
+	if s.codec.Is(media.AV1) {
+		d, ok := codec.ParseDescriptor(in.Descriptor, s.structure)
+		if d.Structure != nil {
+			s.structure, s.sizes = d.Structure, d.Structure.Sizes
+		}
+		return packet{d.Layer, d.Structure}, ok
+	}
+	if sizes := codec.LayerSizes(s.codec.Name, in.Payload); len(sizes) > 0 {
+		s.sizes = sizes
+	}
+	p.Layer, ok = codec.LayerOf(s.codec.Name, in.Payload)
+	return p, ok
 }
 
 // allTemporal is more temporal layers than there can be.
@@ -103,10 +126,10 @@ func (s *scalable) missing() (more []media.Track) {
 }
 
 // of is the part of a burst that belongs to a point; nil: nothing does.
-func (p *point) of(name string, b *media.Burst) (part *media.Burst) {
+func (p *point) of(packets []packet, b *media.Burst) (part *media.Burst) {
 	for i := range b.Packets {
 		in := &b.Packets[i]
-		l, _ := codec.LayerOf(name, in.Payload)
+		l := packets[i]
 		seq, ok := p.seqs.number(in.Seq, l.Spatial <= p.upTo.Spatial && l.Temporal <= p.upTo.Temporal)
 		if !ok {
 			continue
@@ -115,8 +138,13 @@ func (p *point) of(name string, b *media.Burst) (part *media.Burst) {
 			part = media.NewBurstOf(p.track, b.Timestamp, b.Size())
 			part.Captured, part.Arrived = b.Captured, b.Arrived
 		}
-		// The highest layer that is left ends the picture (RFC 9628 §4.1).
+		// The highest layer that is left ends the picture (RFC 9628 §4.1, RTP payload format for AV1 §4.2).
 		part.Append(seq, in.Marker || l.Ends && l.Spatial == p.upTo.Spatial, in.Payload)
+		if l.structure == nil {
+			part.Describe(in.Descriptor)
+		} else {
+			part.Describe(l.structure.Restrict(nil, in.Descriptor, p.upTo))
+		}
 	}
 	return part
 }
