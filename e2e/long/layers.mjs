@@ -1,12 +1,12 @@
-// Pictures that are published in several renditions: what arrives, what viewers get of it, and what is not sent because nobody watches it.
+// Pictures that are published in several renditions: what arrives, what viewers get of it, and what is not sent because nobody watches it. It takes some minutes; `make e2e-long` runs it.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
-import { launch, openPage, until } from './lib/browser.mjs';
-import { startCluster } from './lib/cluster.mjs';
-import { servePages } from './lib/server.mjs';
+import { launch, openPage, until } from '../lib/browser.mjs';
+import { startCluster } from '../lib/cluster.mjs';
+import { servePages } from '../lib/server.mjs';
 
 let cluster;
 let pages;
@@ -14,7 +14,7 @@ let browser;
 let bundle;
 
 before(async () => {
-  const built = await build({ entryPoints: [fileURLToPath(new URL('pages/layers.mjs', import.meta.url))], bundle: true, write: false, format: 'esm', logLevel: 'error' });
+  const built = await build({ entryPoints: [fileURLToPath(new URL('../pages/layers.mjs', import.meta.url))], bundle: true, write: false, format: 'esm', logLevel: 'error' });
   bundle = built.outputFiles[0].text;
   browser = await launch();
   pages = await servePages();
