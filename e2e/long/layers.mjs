@@ -44,11 +44,11 @@ async function close(...list) {
 const call = (page, name, ...args) => page.evaluate(([n, a]) => window.layers[n](...a), [name, args]);
 const socket = (base) => `${base.replace('https', 'wss')}/live/websocket`;
 const three = [
-  { rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 80_000 },
-  { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 250_000 },
-  { rid: 'f', maxBitrate: 700_000 },
+  { rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 200_000 },
+  { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 600_000 },
+  { rid: 'f', maxBitrate: 1_500_000 },
 ];
-const small = { width: 640, height: 360 }; // machines that test are slow
+const small = { width: 640, height: 360 }; // for machines that are slow; Chromium sends two renditions of it at most
 
 /** Waits until renditions flow, and no others. sent(page) tells what was sent. */
 async function flows(page, rids, { within = 60_000, sent = (p) => call(p, 'sent') } = {}) {
@@ -93,12 +93,12 @@ describe('simulcast', { timeout: 240_000 }, () => {
     test(`${codec} by ${how}: all three arrive, and a viewer gets each without a freeze`, async (t) => {
       const id = `three-${codec}`;
       const out = await open();
-      if (how === 'WHIP') await call(out, 'whip', `${cluster.publish}/live/whip/${id}`, { codec, encodings: three, ...small });
-      else await call(out, 'socket', socket(cluster.publish), id, { codec, encodings: three, ...small });
+      if (how === 'WHIP') await call(out, 'whip', `${cluster.publish}/live/whip/${id}`, { codec, encodings: three });
+      else await call(out, 'socket', socket(cluster.publish), id, { codec, encodings: three });
       t.diagnostic(JSON.stringify(await flows(out, ['q', 'h', 'f'])));
       const view = await watch(id);
       await until('a picture', () => call(view, 'shown'));
-      for (const height of [90, 360, 180, 360, 90]) {
+      for (const height of [180, 720, 360, 720, 180]) {
         const before = await call(view, 'shown');
         const got = await pin(view, id, height);
         await more(view, 20);
@@ -115,22 +115,22 @@ describe('simulcast', { timeout: 240_000 }, () => {
   test('a rendition that its publisher stops and sends again', async (t) => {
     const id = 'stops';
     const out = await open();
-    await call(out, 'whip', `${cluster.publish}/live/whip/${id}`, { codec: 'VP8', encodings: three, ...small });
+    await call(out, 'whip', `${cluster.publish}/live/whip/${id}`, { codec: 'VP8', encodings: three });
     await flows(out, ['q', 'h', 'f']);
-    const view = await watch(id, 360);
+    const view = await watch(id, 720);
     await call(view, 'say', { command: 'forceStreamQuality', streamId: id, streamHeight: 0 });
     await more(view, 20);
     const before = await call(view, 'shown');
     await call(out, 'send', ['q', 'h']);
     await until('a smaller picture', async () => {
       const s = await call(view, 'shown');
-      return [s.height < 360 && s.frames > before.frames + 20, s];
+      return [s.height < 720 && s.frames > before.frames + 20, s];
     }, { within: 30_000 });
     const less = await more(view, 40);
     await call(out, 'send', ['q', 'h', 'f']);
     const again = await until('the large picture again', async () => {
       const s = await call(view, 'shown');
-      return [s.height === 360 && s, s];
+      return [s.height === 720 && s, s];
     }, { within: 60_000 });
     await more(view, 20);
     t.diagnostic(JSON.stringify({ before, less, again }));
@@ -166,7 +166,7 @@ describe('our publish page', { timeout: 120_000 }, () => {
     });
     await page.goto(`${cluster.publish}/live/?id=${id}`);
     await page.getByTestId('start').click();
-    assert.ok(await page.getByTestId('several').isChecked(), 'a camera of 720 lines is sent in three renditions');
+    await until('a camera of 720 lines is to be sent in three renditions', () => page.getByTestId('several').isChecked());
     await flows(page, ['q', 'h', 'f'], { sent });
     await flows(page, ['f'], { sent });
 

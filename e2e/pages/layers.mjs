@@ -53,7 +53,9 @@ window.layers = {
     const pc = await sending(how);
     const r = await fetch(url, { method: 'POST', headers: { 'Content-Type': 'application/sdp' }, body: pc.localDescription.sdp });
     if (r.status !== 201) throw new Error(`${r.status}: ${await r.text()}`);
-    await pc.setRemoteDescription({ type: 'answer', sdp: await r.text() });
+    // As our page does: else Chromium may take minutes to find out that there is room for the largest rendition.
+    const sdp = (await r.text()).replace(/^(a=rtpmap:(\d+) (?:H264|VP8|VP9|AV1)\/90000)\r$/m, '$1\r\na=fmtp:$2 x-google-start-bitrate=1500\r');
+    await pc.setRemoteDescription({ type: 'answer', sdp });
     await connected(pc);
   },
 
