@@ -1,7 +1,7 @@
 // Package api is the HTTP interface for people's panels and customers' programs: REST under /rest/v2/, described at /openapi.json. Each operation
 // is declared with the action that it needs; who asks, and whether he may, is decided before it runs.
 //
-// Imports: internal/auth, internal/problem, internal/trace.
+// Imports: internal/auth, internal/problem, internal/settings, internal/trace.
 package api
 
 import (
@@ -18,6 +18,7 @@ import (
 
 	"sluice/internal/auth"
 	"sluice/internal/problem"
+	"sluice/internal/settings"
 )
 
 const (
@@ -38,6 +39,7 @@ type Config struct {
 // Deps are what it works with.
 type Deps struct {
 	Accounts *auth.Accounts
+	Settings *settings.Store
 	Client   func(*http.Request) netip.Addr // the client, behind listed proxies
 	Secure   func(*http.Request) bool       // the client's own connection has TLS
 	Log      *slog.Logger
@@ -69,6 +71,8 @@ func New(cfg Config, deps Deps) *API {
 	a.users()
 	a.keys()
 	a.audit()
+	a.settings()
+	a.applications()
 	a.page()
 	a.describeErrors()
 	return a
@@ -204,7 +208,8 @@ func asProblem(err error) (p *problem.Problem, known bool) {
 		{auth.ErrBadCredentials, problem.BadCredentials}, {auth.ErrTooMany, problem.TooMany}, {auth.ErrUnavailable, problem.RegistryAway},
 		{auth.ErrBadAccount, problem.Invalid}, {auth.ErrWeakPassword, problem.WeakPassword}, {auth.ErrNoAccount, problem.NotFound},
 		{auth.ErrAccountExists, problem.AlreadyExists}, {auth.ErrLastAdministrator, problem.LastAdministrator}, {auth.ErrBadLink, problem.BadLink},
-		{auth.ErrChanged, problem.Conflict},
+		{auth.ErrChanged, problem.Conflict}, {settings.ErrBad, problem.Invalid}, {settings.ErrNoApp, problem.UnknownApp}, {settings.ErrAppExists, problem.AlreadyExists},
+		{settings.ErrNoVersion, problem.NotFound}, {settings.ErrChanged, problem.Conflict}, {settings.ErrUnavailable, problem.RegistryAway},
 	} {
 		if !errors.Is(err, k.is) {
 			continue

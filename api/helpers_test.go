@@ -17,6 +17,7 @@ import (
 	"sluice/cluster/mongo/mongotest"
 	"sluice/cluster/sqlite"
 	"sluice/internal/auth"
+	"sluice/internal/settings"
 )
 
 const password = "four plain words more"
@@ -66,7 +67,11 @@ type server struct {
 func newServer(t *testing.T, reg cluster.Store) *server {
 	t.Helper()
 	accounts := auth.New(reg, auth.Config{})
-	a := New(Config{Version: "test"}, Deps{Accounts: accounts,
+	saved, err := settings.New(reg, settings.Config{Apps: []string{"live", "WebRTCAppEE"}, Defaults: settings.App{PlayoutDelay: "100ms", ViewerLimit: -1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := New(Config{Version: "test"}, Deps{Accounts: accounts, Settings: saved,
 		Client: func(r *http.Request) netip.Addr { return netip.MustParseAddrPort(r.RemoteAddr).Addr() },
 		Secure: func(r *http.Request) bool { return r.TLS != nil }})
 	return &server{API: a, reg: reg, accounts: accounts}

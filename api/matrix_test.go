@@ -95,6 +95,9 @@ func TestMatrix(t *testing.T) {
 					continue
 				}
 				path := op.Path
+				if op.Extensions[inSomeExtension] == true {
+					allowed += " " + mayInLive[action]
+				}
 				if strings.Contains(path, "{app}") {
 					path, allowed = strings.ReplaceAll(path, "{app}", "live"), allowed+" "+mayInLive[action]
 				}

@@ -34,6 +34,9 @@ type operation struct {
 // actionExtension names an operation's action in the OpenAPI document.
 const actionExtension = "x-sluice-action"
 
+// inSomeExtension marks those that answer who has the action in one application, with what is of that.
+const inSomeExtension = "x-sluice-in-some-application"
+
 // register declares an operation. fn returns errors of ours or a *problem.Problem; whatever else it returns is told to the operator only.
 func register[I, O any](a *API, op operation, fn func(context.Context, *I) (*O, error)) {
 	limit := op.maxBody
@@ -44,6 +47,9 @@ func register[I, O any](a *API, op operation, fn func(context.Context, *I) (*O, 
 		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.does, Description: op.more, Tags: []string{op.tag},
 		DefaultStatus: op.status, MaxBodyBytes: limit, Extensions: map[string]any{actionExtension: string(op.needs)},
 		Middlewares: huma.Middlewares{a.guard(op)},
+	}
+	if op.inSome {
+		h.Extensions[inSomeExtension] = true
 	}
 	if op.needs != auth.Public {
 		h.Security = []map[string][]string{{"session": {}}, {"key": {}}}

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"sluice/api"
-	"sluice/cluster"
 	"sluice/internal/auth"
 	"sluice/internal/clientip"
 )
@@ -14,10 +13,9 @@ func (n *Node) newAPI(clients *clientip.Resolver) {
 	if n.deps.Documents == nil {
 		return
 	}
-	n.docs = cluster.NewWatch(n.deps.Documents, n.log)
 	accounts := auth.New(n.deps.Documents, auth.Config{SessionIdle: n.cfg.Accounts.SessionIdle, SessionLife: n.cfg.Accounts.SessionLife,
 		AuditKeep: n.cfg.Accounts.AuditKeep, Node: n.cfg.ID, Log: n.log})
-	n.api = api.New(api.Config{Version: n.deps.Version}, api.Deps{Accounts: accounts, Client: clients.Of, Secure: clients.Secure, Log: n.log})
+	n.api = api.New(api.Config{Version: n.deps.Version}, api.Deps{Accounts: accounts, Settings: n.settings, Client: clients.Of, Secure: clients.Secure, Log: n.log})
 }
 
 // runDocs reads what changes of documents.

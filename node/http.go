@@ -20,7 +20,7 @@ import (
 func (n *Node) server(clients *clientip.Resolver) *http.Server {
 	mux := http.NewServeMux()
 	shared := signal.Config{
-		Node: n.cfg.ID, Apps: n.cfg.Apps, Authorize: n.deps.Authorize, Admit: n.admit,
+		Node: n.cfg.ID, Apps: n.settings.Apps, Allows: n.allows, Authorize: n.authorize, Admit: n.admit,
 		ClientAddr: clients.Of, Viewers: n.viewersOf, Log: n.log,
 	}
 	for _, url := range n.cfg.ICE.Servers {
@@ -34,7 +34,7 @@ func (n *Node) server(clients *clientip.Resolver) *http.Server {
 	sockets := antmedia.Config{
 		Player:    antmedia.Playing{Egress: n.out},
 		Directory: antmedia.Known{Hub: n.hub, Directory: n.directory},
-		Apps:      n.cfg.Apps, ICEServers: shared.ICEServers, Relays: n.relays, Authorize: n.deps.Authorize, Admit: n.admit,
+		Apps:      n.settings.Apps, Allows: n.allows, ICEServers: shared.ICEServers, Relays: n.relays, Authorize: n.authorize, Admit: n.admit,
 		ClientAddr: clients.Of, Log: n.log,
 	}
 	if n.ways.publish {
@@ -61,7 +61,7 @@ func (n *Node) server(clients *clientip.Resolver) *http.Server {
 			mux.Handle(pattern, n.api)
 		}
 	}
-	mux.Handle("/", web.Handler(web.Config{Apps: n.cfg.Apps, PlayURL: n.cfg.PlayURL, PublishURL: n.cfg.PublishURL}))
+	mux.Handle("/", web.Handler(web.Config{Apps: n.settings.Apps, PlayURL: n.cfg.PlayURL, PublishURL: n.cfg.PublishURL}))
 	return &http.Server{
 		Handler:           n.door(clients, mux),
 		ReadHeaderTimeout: 5 * time.Second,

@@ -2,7 +2,7 @@
 // together as its role says, tells the registry about itself, and answers HTTP.
 //
 // Imports: api, cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/auth, internal/clientip, internal/cloudnotice,
-// internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/trace, internal/turn, internal/usage, ladder, media, relay, rtc, signal, signal/antmedia,
+// internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/settings, internal/trace, internal/turn, internal/usage, ladder, media, relay, rtc, signal, signal/antmedia,
 // signal/whep, signal/whip, stream, web.
 package node
 
@@ -31,6 +31,7 @@ import (
 	"sluice/internal/config"
 	"sluice/internal/lifecycle"
 	"sluice/internal/metrics"
+	"sluice/internal/settings"
 	"sluice/internal/trace"
 	"sluice/internal/turn"
 	"sluice/internal/usage"
@@ -67,6 +68,7 @@ type Deps struct {
 	Documents cluster.Documents // nil: the node has no accounts and no REST
 	Authorize auth.Hook         // nil: auth.AllowAll
 	Tracer    *trace.Tracer     // nil: requests are not traced
+	LogLevel  *slog.LevelVar    // of Log, which the cluster's settings change; nil: they don't
 	Metadata  string            // where the cloud's service for its machines is; "": where Azure has it
 	Version   string
 	Log       *slog.Logger // nil: slog.Default()
@@ -90,7 +92,9 @@ type Node struct {
 	relayIn   *inrelay.Relay
 	directory *cluster.Directory
 	member    *cluster.Member
-	docs      *cluster.Watch       // nil: no documents
+	docs      *cluster.Watch // nil: no documents
+	settings  *settings.Store
+	logLevel  slog.Level           // at the start
 	api       *api.API             // nil: none
 	notices   *cloudnotice.Watcher // nil: nobody announces anything
 	resources []*signal.Resource
@@ -146,15 +150,20 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	n.member = cluster.NewMember(registry, n.cfg.ID, n.describe, n.log)
 	n.member.Gone = usage.Gone
 	n.hub = stream.NewHub(n.hubConfig())
-	playout, err := config.Playout(cfg.PlayoutDelay)
-	if err != nil {
+	if _, err := config.Playout(cfg.PlayoutDelay); err != nil {
 		return nil, err
 	}
-	n.rtc = rtc.New(rtc.Config{Listen: cfg.Media, Playout: playout, NoTCP: !cfg.MediaTCP, Announce: announce, Log: n.log})
+	if deps.LogLevel != nil {
+		n.logLevel = deps.LogLevel.Level()
+	}
+	if err := n.newSettings(); err != nil {
+		return nil, err
+	}
+	n.rtc = rtc.New(rtc.Config{Listen: cfg.Media, NoTCP: !cfg.MediaTCP, Announce: announce, Log: n.log})
 	if n.turn, err = n.newTURN(cfg.TURN); err != nil {
 		return nil, err
 	}
-	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Adaptive: len(cfg.Ladder.Rungs)+len(cfg.Ladder.Rules) > 0, Metrics: n.metrics, Log: n.log})
+	n.out = outrtc.New(outrtc.Config{Hub: n.hub, RTC: n.rtc, MaxViewers: cfg.Limits.Viewers, Adaptive: n.adaptive, Playout: n.playout, Metrics: n.metrics, Log: n.log})
 	if n.ladder, err = n.newLadder(cfg.Ladder); err != nil {
 		return nil, err
 	}

@@ -113,7 +113,7 @@ func (g *Group) choose(sections []section) (tracks []outTrack, chosen []format, 
 			f.nack = false // with redundancy or without, a number has one text; what is sent again can't know which
 		}
 		tracks[i] = outTrack{wanted: true, pt: f.pt, rtxPT: f.rtx, redPT: f.red, nack: f.nack || t.Kind == media.Video}
-		if t.Kind == media.Video && g.endpoint.cfg.Playout != nil {
+		if t.Kind == media.Video && g.delays {
 			tracks[i].delayID = s.delayID
 		}
 		if t.Kind == media.Video && f.rtx != 0 && (g.adaptive || !s.remb) {
@@ -181,7 +181,7 @@ func (g *Group) Offer(o SenderOptions) (*Sender, string, error) {
 	next := uint8(96) // RFC 3551 §6: dynamic payload types
 	for i, t := range g.tracks {
 		l := line{mid: fmt.Sprint(len(lines)), kind: t.Kind.String(), track: i, offered: true}
-		if t.Kind == media.Video && g.endpoint.cfg.Playout != nil {
+		if t.Kind == media.Video && g.delays {
 			tracks[i].delayID = offeredDelayID
 		}
 		if t.Kind == media.Video && g.adaptive {

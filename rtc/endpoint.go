@@ -59,18 +59,15 @@ type Config struct {
 	Announce []netip.Addr
 	// ConnectWithin is how long a session may take to connect; default 10 s.
 	ConnectWithin time.Duration
-	Shards        int  // loops that send to viewers; default one for each processor
-	NoTCP         bool // take no TCP connections, which are for peers without UDP
-	// Playout is how long players of the picture may keep it back at most to even out its coming, up to 40.95 s; nil: as long as they like.
-	Playout *time.Duration
-	NoGSO   bool         // do without the kernel's help in sending, which it may not have anyway
-	Log     *slog.Logger // default slog.Default()
+	Shards        int          // loops that send to viewers; default one for each processor
+	NoTCP         bool         // take no TCP connections, which are for peers without UDP
+	NoGSO         bool         // do without the kernel's help in sending, which it may not have anyway
+	Log           *slog.Logger // default slog.Default()
 }
 
 // Endpoint is a node's media port: its sockets, the shards that send to viewers, and the sessions.
 type Endpoint struct {
 	cfg       Config
-	playout   uint32 // of the header extension, see packetHeader
 	began     time.Time
 	tls       []tls.Certificate
 	print     string // its fingerprint as descriptions have it
@@ -107,11 +104,7 @@ func New(cfg Config) *Endpoint {
 	cfg.Shards = cmp.Or(cfg.Shards, runtime.GOMAXPROCS(0))
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	quiet := &logging.DefaultLoggerFactory{Writer: io.Discard, DefaultLogLevel: logging.LogLevelDisabled}
-	playout := uint32(0)
-	if d := cfg.Playout; d != nil { // the least is 0
-		playout = uint32(min(max(*d, 0), mostPlayout) / (10 * time.Millisecond))
-	}
-	return &Endpoint{cfg: cfg, playout: playout, began: time.Now(), logging: quiet, sessions: map[*session]struct{}{},
+	return &Endpoint{cfg: cfg, began: time.Now(), logging: quiet, sessions: map[*session]struct{}{},
 		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))}
 }
 

@@ -14,6 +14,8 @@ type Group struct {
 	endpoint *Endpoint
 	tracks   []media.Track
 	adaptive bool
+	delays   bool    // players are told how long they may keep the picture back
+	playout  uint32  // of the header extension, see packetHeader
 	picture  int     // which of them is video; -1: none
 	lanes    []*lane // by shard
 }
@@ -31,6 +33,14 @@ func (e *Endpoint) NewGroup(tracks []media.Track, adaptive bool) *Group {
 		g.lanes = append(g.lanes, l)
 	}
 	return g
+}
+
+// SetPlayout says how long players of the picture may keep it back at most to even out its coming, up to 40.95 s; nil: as long as they like. It is
+// called before the first viewer is described.
+func (g *Group) SetPlayout(most *time.Duration) {
+	if g.delays = most != nil; g.delays { // the least is 0
+		g.playout = uint32(min(max(*most, 0), mostPlayout) / (10 * time.Millisecond))
+	}
 }
 
 // codec is that of the picture; "": there is none.

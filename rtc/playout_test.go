@@ -17,7 +17,7 @@ func TestPlayoutDelayWithKeyFrames(t *testing.T) {
 	for _, wideID := range []uint8{0, 3} {
 		t.Run(fmt.Sprint("wide ", wideID), func(t *testing.T) {
 			s := newStageOf(t, []media.Track{h264}, outTrack{wanted: true, pt: 96, delayID: 5, wideID: wideID, ssrc: 1})
-			s.v.endpoint.playout = 20
+			s.v.group.playout = 20
 			s.join()
 			for i := range uint32(4) {
 				s.send(picture(uint16(100+3*i), i*3000, 3, i%2 == 0), false)
@@ -76,8 +76,8 @@ func TestPlayoutDelayIsAgreedOn(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := listen(t)
-			e.cfg.Playout, e.playout = c.delay, New(Config{Playout: c.delay}).playout
 			g := e.NewGroup([]media.Track{{Kind: media.Video, Codec: media.Codec{Name: media.VP8, ClockRate: 90000}}}, false)
+			g.SetPlayout(c.delay)
 			v, answer, err := g.Answer(c.offer, SenderOptions{})
 			if err != nil {
 				t.Fatal(err)
@@ -97,8 +97,8 @@ func TestPlayoutDelayIsAgreedOn(t *testing.T) {
 				}
 				got = append(got, id)
 			}
-			if !slices.Equal(got, c.want) || e.playout != c.value {
-				t.Errorf("got %q and %d, want %q and %d", got, e.playout, c.want, c.value)
+			if !slices.Equal(got, c.want) || g.playout != c.value {
+				t.Errorf("got %q and %d, want %q and %d", got, g.playout, c.want, c.value)
 			}
 		})
 	}

@@ -362,7 +362,7 @@ func (v *Sender) sendRun(sh *shard, t *outTrack, it *item, r run) {
 	at := len(sh.arena)
 	h := packetHeader{pt: t.pt, wideID: t.wideID, timestamp: it.timestamp + t.joint.stamp, ssrc: t.ssrc}
 	if it.burst.Key { // the player keeps to it from then on
-		h.delayID, h.delay = t.delayID, v.endpoint.playout
+		h.delayID, h.delay = t.delayID, v.group.playout
 	}
 	shift := it.shift + t.joint.seq
 	if int32(h.timestamp-t.stamp) > 0 || !t.begun {

@@ -74,7 +74,9 @@ func (r *Resource) eventsLink(session string, s Session) string {
 // events or of those that ?only= lists.
 func (r *Resource) events(w http.ResponseWriter, req *http.Request) {
 	const methods = "OPTIONS, GET, POST"
-	cors(w)
+	if !r.cors(w, req) {
+		return
+	}
 	if req.Method == http.MethodOptions {
 		w.Header().Set("Allow", methods)
 		w.Header().Set("Accept-Post", "application/json")

@@ -191,7 +191,7 @@ func TestPublishersAreToldWhatIsPaused(t *testing.T) {
 		{"one", "reconnect", &several{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := signal.New(signal.Config{Protocol: "whip", Action: auth.Publish, Node: "n", Apps: []string{"live"}, ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} },
+			r := signal.New(signal.Config{Protocol: "whip", Action: auth.Publish, Node: "n", Apps: func() []string { return []string{"live"} }, ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} },
 				Authorize: func(context.Context, auth.Request) error { return nil },
 				Open: func(context.Context, media.Key, string, string, func(error)) (signal.Session, string, error) {
 					return c.l, "a=ice-ufrag:abcd\r\n", nil

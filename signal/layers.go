@@ -134,7 +134,9 @@ func (w *word) UnmarshalJSON(b []byte) error {
 // layer serves /{session}/layer.
 func (r *Resource) layer(w http.ResponseWriter, req *http.Request) {
 	const methods = "OPTIONS, POST"
-	cors(w)
+	if !r.cors(w, req) {
+		return
+	}
 	if req.Method == http.MethodOptions {
 		w.Header().Set("Allow", methods)
 		w.Header().Set("Accept-Post", "application/json")

@@ -52,8 +52,9 @@ type Config struct {
 	Protocol   string // "whip" or "whep": the path element
 	Action     auth.Action
 	Open       Open
-	Node       string   // this node's id, the first part of session names
-	Apps       []string // applications that exist
+	Node       string                        // this node's id, the first part of session names
+	Apps       func() []string               // applications that exist
+	Allows     func(app, origin string) bool // whether pages of a site may use an application; nil: all may
 	ICEServers []ICEServer
 	Relays     func() []ICEServer // more of them, with credentials for one client; nil: none
 	Authorize  auth.Hook
@@ -102,6 +103,9 @@ func New(cfg Config) *Resource {
 	if cfg.Relays == nil {
 		cfg.Relays = func() []ICEServer { return nil }
 	}
+	if cfg.Allows == nil {
+		cfg.Allows = func(string, string) bool { return true }
+	}
 	r := &Resource{cfg: cfg, sessions: map[string]*entry{}}
 	r.quiet, r.hush = context.WithCancel(context.Background())
 	return r
@@ -122,15 +126,21 @@ const (
 	maxFragment = 32 << 10
 )
 
-// cors lets pages of any origin use the resource (RFC 9725 §4.2). There are clients that ask the endpoint by OPTIONS
-// whether its sessions take PATCH, and that send the tag as ETag where they mean If-Match.
-func cors(w http.ResponseWriter) {
+// cors lets pages of any origin use the resource (RFC 9725 §4.2), or of those that the application allows: others get false, and the refusal.
+// There are clients that ask the endpoint by OPTIONS whether its sessions take PATCH, and that send the tag as ETag where they mean If-Match.
+func (r *Resource) cors(w http.ResponseWriter, req *http.Request) bool {
 	h := w.Header()
+	h.Add("Vary", "Origin")
+	if !r.cfg.Allows(req.PathValue("app"), req.Header.Get("Origin")) {
+		problem.New(problem.Forbidden, "pages of this site may not use the application").Write(w)
+		return false
+	}
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Methods", "OPTIONS, GET, HEAD, POST, PATCH, DELETE")
 	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match, ETag")
 	h.Set("Access-Control-Expose-Headers", "Location, ETag, Link, Accept-Patch, Accept-Post, Access-Control-Allow-Methods, Retry-After")
 	h.Set("Access-Control-Max-Age", "86400")
+	return true
 }
 
 // links tells the client its ICE servers (RFC 9725 §4.6).
@@ -146,7 +156,9 @@ func (r *Resource) links(h http.Header) {
 
 func (r *Resource) endpoint(w http.ResponseWriter, req *http.Request) {
 	const methods = "OPTIONS, GET, HEAD, POST"
-	cors(w)
+	if !r.cors(w, req) {
+		return
+	}
 	key, err := r.key(req)
 	switch {
 	case req.Method == http.MethodOptions:
@@ -248,7 +260,9 @@ func tag(ufrag string) string {
 
 func (r *Resource) session(w http.ResponseWriter, req *http.Request) {
 	const methods = "OPTIONS, GET, HEAD, PATCH, DELETE"
-	cors(w)
+	if !r.cors(w, req) {
+		return
+	}
 	if req.Method == http.MethodOptions {
 		w.Header().Set("Allow", methods)
 		w.Header().Set("Accept-Patch", "application/trickle-ice-sdpfrag")
@@ -361,12 +375,11 @@ func (r *Resource) key(req *http.Request) (media.Key, error) {
 	if err != nil {
 		return key, problem.New(problem.BadName, err.Error())
 	}
-	for _, app := range r.cfg.Apps {
-		if app == key.App {
-			return key, nil
-		}
+	apps := r.cfg.Apps()
+	if slices.Contains(apps, key.App) {
+		return key, nil
 	}
-	return key, problem.New(problem.UnknownApp, fmt.Sprintf("there is no application %q here; there are: %s", key.App, strings.Join(r.cfg.Apps, ", ")))
+	return key, problem.New(problem.UnknownApp, fmt.Sprintf("there is no application %q here; there are: %s", key.App, strings.Join(apps, ", ")))
 }
 
 // bearer is the token of RFC 6750 §2.1, or that of the query for clients that can't set headers.
@@ -433,6 +446,7 @@ func ProblemOf(err error) *problem.Problem {
 		{rtc.ErrBadCandidate, problem.BadCandidate},
 		{rtc.ErrClosed, problem.NoSession},
 		{egress.ErrFull, problem.NodeFull},
+		{egress.ErrViewers, problem.ViewerLimit},
 		{stream.ErrOffline, problem.StreamOffline},
 		{relay.ErrUnreachable, problem.OriginUnreachable},
 		{stream.ErrInUse, problem.StreamInUse},

@@ -48,7 +48,7 @@ func serve(t *testing.T) *server {
 	running.Go(func() { _ = s.hub.Run(ctx) })
 	running.Go(func() { _ = s.rtc.Run(ctx) })
 	cfg := signal.Config{
-		Node: "node-1", Apps: []string{"live"}, Log: quiet,
+		Node: "node-1", Apps: func() []string { return []string{"live"} }, Log: quiet,
 		ICEServers: []signal.ICEServer{{URL: "stun:stun.example.org:3478"}, {URL: "turn:turn.example.org", Username: "u", Credential: "p"}},
 		Relays: func() []signal.ICEServer {
 			return []signal.ICEServer{{URL: "turn:192.0.2.1:3478?transport=tcp", Username: "1:x", Credential: "q="}}

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"sluice/internal/problem"
 )
@@ -27,18 +28,27 @@ const (
 	cacheAsk     = "no-cache" // may be kept, must be asked for: the ETag answers
 )
 
-// site is a loaded build. It is immutable.
+// site is a loaded build.
 type site struct {
-	apps   []string
-	pages  map[string]*content // by file name
-	assets map[string]*content // by path, such as "/assets/player-abc.js"
+	cfg    Config
+	start  *template.Template    // of the start page
+	listed atomic.Pointer[index] // made of it last
+	pages  map[string]*content   // by file name
+	assets map[string]*content   // by path, such as "/assets/player-abc.js"
 	errors *template.Template
 }
 
 // load reads a build into memory and fills in what the pages need to know.
 func load(cfg Config, built fs.FS) (*site, error) {
-	s := &site{apps: cfg.Apps, pages: map[string]*content{}, assets: map[string]*content{}}
-	for _, name := range []string{"index.html", "publish.html", "player.html", "play.html"} {
+	s := &site{cfg: cfg, pages: map[string]*content{}, assets: map[string]*content{}}
+	var err error
+	if s.start, err = template.ParseFS(built, "index.html"); err != nil {
+		return nil, fmt.Errorf("read page index.html: %w", err)
+	}
+	if _, err := s.index(); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"publish.html", "player.html", "play.html"} {
 		t, err := template.ParseFS(built, name)
 		if err != nil {
 			return nil, fmt.Errorf("read page %s: %w", name, err)
@@ -51,7 +61,6 @@ func load(cfg Config, built fs.FS) (*site, error) {
 			return nil, err
 		}
 	}
-	var err error
 	if s.errors, err = template.ParseFS(built, "error.html"); err != nil {
 		return nil, fmt.Errorf("read page error.html: %w", err)
 	}
@@ -72,6 +81,28 @@ func load(cfg Config, built fs.FS) (*site, error) {
 	return s, nil
 }
 
+// index is the start page with the applications of one moment.
+type index struct {
+	apps    []string
+	content *content
+}
+
+func (s *site) index() (*content, error) {
+	apps := s.cfg.Apps()
+	if i := s.listed.Load(); i != nil && slices.Equal(i.apps, apps) {
+		return i.content, nil
+	}
+	var b bytes.Buffer
+	if err := s.start.Execute(&b, map[string]any{"Apps": apps, "PlayURL": s.cfg.PlayURL, "PublishURL": s.cfg.PublishURL}); err != nil {
+		return nil, fmt.Errorf("fill page index.html: %w", err)
+	}
+	c, err := newContent("index.html", b.Bytes())
+	if err == nil {
+		s.listed.Store(&index{slices.Clone(apps), c})
+	}
+	return c, err
+}
+
 // ServeHTTP implements http.Handler.
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -81,7 +112,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch p := r.URL.Path; {
 	case p == "/":
-		s.page(w, r, "index.html")
+		s.home(w, r)
 	case strings.HasPrefix(p, "/assets/"):
 		s.asset(w, r, p)
 	case p == "/favicon.ico":
@@ -94,8 +125,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // app serves the pages of an application.
 func (s *site) app(w http.ResponseWriter, r *http.Request) {
 	app, page, slash := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	if !slices.Contains(s.apps, app) {
-		s.fail(w, r, problem.New(problem.UnknownApp, fmt.Sprintf("no application is called %.40q here; there are: %s", app, strings.Join(s.apps, ", "))))
+	if apps := s.cfg.Apps(); !slices.Contains(apps, app) {
+		s.fail(w, r, problem.New(problem.UnknownApp, fmt.Sprintf("no application is called %.40q here; there are: %s", app, strings.Join(apps, ", "))))
 		return
 	}
 	if !slash {
@@ -114,6 +145,17 @@ func (s *site) app(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.fail(w, r, problem.New(problem.NotFound, fmt.Sprintf("application %s has no page %.40q", app, page)))
 	}
+}
+
+func (s *site) home(w http.ResponseWriter, r *http.Request) {
+	c, err := s.index()
+	if err != nil {
+		problem.New(problem.Internal, err.Error()).Write(w)
+		return
+	}
+	pageHeaders(w, false)
+	w.Header().Set("Cache-Control", cacheAsk)
+	c.serve(w, r)
 }
 
 func (s *site) page(w http.ResponseWriter, r *http.Request, name string) {

@@ -18,8 +18,8 @@ var dist embed.FS
 
 // Config says for whom the pages are.
 type Config struct {
-	// Apps are the applications that have pages.
-	Apps []string
+	// Apps are the applications that have pages, at this moment.
+	Apps func() []string
 	// PlayURL is the origin of the links to the player, PublishURL that of the links to the publish
 	// page: "https://live.example.com:5443", or ":5443" for that port of the host a page was opened
 	// by. Empty: the page's own origin.

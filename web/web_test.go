@@ -34,7 +34,7 @@ func testBuild(t *testing.T) fstest.MapFS {
 
 func testHandler(t *testing.T) http.Handler {
 	t.Helper()
-	cfg := Config{Apps: []string{"live", "WebRTCAppEE"}, PlayURL: ":5443", PublishURL: `https://x.example/"><b>`}
+	cfg := Config{Apps: func() []string { return []string{"live", "WebRTCAppEE"} }, PlayURL: ":5443", PublishURL: `https://x.example/"><b>`}
 	return newHandler(cfg, testBuild(t))
 }
 
@@ -229,7 +229,7 @@ func TestMissingBuild(t *testing.T) {
 	}
 	for name, build := range cases {
 		t.Run(name, func(t *testing.T) {
-			res := get(newHandler(Config{Apps: []string{"live"}}, build), "/live/")
+			res := get(newHandler(Config{Apps: func() []string { return []string{"live"} }}, build), "/live/")
 			if body := read(t, res); res.StatusCode != 503 || !strings.Contains(body, "make build") {
 				t.Errorf("status %d: %s", res.StatusCode, body)
 			}
@@ -257,7 +257,7 @@ func TestSources(t *testing.T) {
 
 // TestEmbedded looks at what was really compiled in: a complete build or, in a fresh clone, the page that says so.
 func TestEmbedded(t *testing.T) {
-	h := Handler(Config{Apps: []string{"live"}})
+	h := Handler(Config{Apps: func() []string { return []string{"live"} }})
 	res := get(h, "/live/player.html")
 	body := read(t, res)
 	if res.StatusCode == http.StatusServiceUnavailable {

@@ -48,7 +48,7 @@ func (c *serveCmd) Run(p *process) (err error) {
 		return err
 	}
 	c.TURN.Secret = config.Secret(secret)
-	log := newLog(p.err, c.Log)
+	log, level := newLeveledLog(p.err, c.Log)
 	if err := findAddress(p.ctx, &c.Node, publicip.Finder{}, log); err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (c *serveCmd) Run(p *process) (err error) {
 	if err != nil {
 		return err
 	}
-	n, err := node.New(c.Node, node.Deps{Registry: reg, Documents: reg, Tracer: tracer, Version: version, Log: log})
+	n, err := node.New(c.Node, node.Deps{Registry: reg, Documents: reg, Tracer: tracer, LogLevel: level, Version: version, Log: log})
 	if err != nil {
 		return err
 	}

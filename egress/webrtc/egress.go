@@ -23,6 +23,9 @@ import (
 // ErrFull: this node takes no more sessions.
 var ErrFull = errors.New("the node is full")
 
+// ErrViewers: the stream has as many viewers as its application lets it have.
+var ErrViewers = errors.New("the stream has as many viewers as it may")
+
 // ErrCodecsChanged: the publisher came back with codecs for which the session was not made; the player must come again.
 var ErrCodecsChanged = errors.New("the stream's codecs have changed")
 
@@ -30,10 +33,11 @@ var ErrCodecsChanged = errors.New("the stream's codecs have changed")
 type Config struct {
 	Hub        *stream.Hub
 	RTC        *rtc.Endpoint
-	MaxViewers int          // on this node; 0: no limit
-	Adaptive   bool         // streams may get renditions after their first viewers have come
-	Metrics    *metrics.Set // nil: none
-	Log        *slog.Logger // default slog.Default()
+	MaxViewers int                            // on this node; 0: no limit
+	Adaptive   func(media.Key) bool           // whether a stream may get renditions after its first viewers have come; nil: none does
+	Playout    func(media.Key) *time.Duration // how long players may keep a stream's picture back, as for rtc.Group.SetPlayout; nil: as they like
+	Metrics    *metrics.Set                   // nil: none
+	Log        *slog.Logger                   // default slog.Default()
 }
 
 // Egress gives streams to viewers.
@@ -49,6 +53,12 @@ type Egress struct {
 // New returns an Egress; it has no goroutines of its own.
 func New(cfg Config) *Egress {
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
+	if cfg.Adaptive == nil {
+		cfg.Adaptive = func(media.Key) bool { return false }
+	}
+	if cfg.Playout == nil {
+		cfg.Playout = func(media.Key) *time.Duration { return nil }
+	}
 	e := &Egress{cfg: cfg, fans: map[media.Key]*fan{}}
 	e.meters = newMeters(cfg.Metrics, e)
 	return e

@@ -37,7 +37,8 @@ func (e *Egress) join(ctx context.Context, key media.Key, s *Session) (*fan, err
 		return nil, err
 	}
 	tracks := sub.Tracks()
-	f.sub, f.group = sub, e.cfg.RTC.NewGroup(media.Main(tracks), e.cfg.Adaptive || len(media.Main(tracks)) < len(tracks))
+	f.sub, f.group = sub, e.cfg.RTC.NewGroup(media.Main(tracks), e.cfg.Adaptive(key) || len(media.Main(tracks)) < len(tracks))
+	f.group.SetPlayout(e.cfg.Playout(key))
 	taken := e.enter(key, s, f)
 	if taken == f {
 		sub.Start()

@@ -21,6 +21,7 @@ var (
 	AlreadyExists     = Code{"already_exists", 409, "There is one with that name"}
 	Conflict          = Code{"conflict", 409, "Somebody else has changed this"}
 	LastAdministrator = Code{"last_administrator", 409, "There must be an administrator"}
+	ViewerLimit       = Code{"viewer_limit", 403, "The stream has as many viewers as it may"}
 	StreamInUse       = Code{"stream_in_use", 409, "Somebody else publishes this stream"}
 	WrongETag         = Code{"wrong_etag", 412, "The ICE session has changed"}
 	NeedETag          = Code{"need_etag", 428, "An If-Match header is needed"}

@@ -48,7 +48,7 @@ func newServer(t *testing.T) *server {
 	running.Go(func() { _ = hub.Run(ctx) })
 	running.Go(func() { _ = endpoint.Run(ctx) })
 	s := &server{out: outrtc.New(outrtc.Config{Hub: hub, RTC: endpoint, Log: quiet}), media: endpoint.Addr()}
-	cfg := signal.Config{Node: "n", Apps: []string{"live"}, Log: quiet, Authorize: func(_ context.Context, r auth.Request) error {
+	cfg := signal.Config{Node: "n", Apps: func() []string { return []string{"live"} }, Log: quiet, Authorize: func(_ context.Context, r auth.Request) error {
 		if r.Token == "bad" {
 			return auth.ErrForbidden
 		}

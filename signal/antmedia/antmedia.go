@@ -102,7 +102,8 @@ type Config struct {
 	Player    player    // nil: this node serves no viewers
 	Directory directory
 
-	Apps       []string // applications that exist
+	Apps       func() []string               // applications that exist
+	Allows     func(app, origin string) bool // whether pages of a site may use an application; nil: all may
 	ICEServers []signal.ICEServer
 	Relays     func() []signal.ICEServer // more of them, with credentials for one client; nil: none
 	Authorize  auth.Hook
@@ -157,8 +158,12 @@ func (h *Handler) Register(mux *http.ServeMux) {
 // ServeHTTP serves one socket until it closes. The pattern it is mounted on names {app}.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	app := r.PathValue("app")
-	if !slices.Contains(h.cfg.Apps, app) {
+	if !slices.Contains(h.cfg.Apps(), app) {
 		problem.New(problem.UnknownApp, "the URL is /{app}/websocket").Write(w)
+		return
+	}
+	if f := h.cfg.Allows; f != nil && !f(app, r.Header.Get("Origin")) {
+		problem.New(problem.Forbidden, "pages of this site may not use the application").Write(w)
 		return
 	}
 	if r.Header.Get("Upgrade") == "" {
@@ -181,7 +186,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.remove(s)
-	// Any page may speak to us: no cookie or other ambient right is used here.
+	// Any page that Allows lets in may speak to us: no cookie or other ambient right is used here.
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
 		h.cfg.Log.Debug("no WebSocket", "peer", s.remote, "err", err)

@@ -221,7 +221,7 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // serve starts a handler over a real WebSocket server.
 func serve(t testing.TB, w *world, change func(*Config)) (*Handler, string) {
 	before := runtime.NumGoroutine()
-	cfg := Config{Publisher: w, Player: w, Directory: w, Apps: []string{"live"}, Log: quiet(),
+	cfg := Config{Publisher: w, Player: w, Directory: w, Apps: func() []string { return []string{"live"} }, Log: quiet(),
 		Authorize: auth.AllowAll, ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} },
 		ICEServers: []signal.ICEServer{{URL: "stun:stun.example:3478"}},
 		Relays: func() []signal.ICEServer {

@@ -72,6 +72,8 @@ func refuse(err error) (r refusal, known bool) {
 		return refusal{noCodec, err.Error()}, true
 	case errors.Is(err, rtc.ErrBadSDP):
 		return refusal{notSetRemote, err.Error()}, true
+	case errors.Is(err, webrtc.ErrViewers):
+		return refusal{viewerLimit, ""}, true
 	case errors.Is(err, webrtc.ErrFull), errors.Is(err, stream.ErrClosing), errors.Is(err, rtc.ErrClosed):
 		return refusal{highResource, "this server takes no more; connect again"}, true
 	case errors.Is(err, relay.ErrUnreachable):

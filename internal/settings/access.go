@@ -1,0 +1,4 @@
+package settings
+
+// Access is who may publish to an application and play from it.
+type Access struct{}

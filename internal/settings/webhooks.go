@@ -1,0 +1,4 @@
+package settings
+
+// Webhooks is who is told of what happens.
+type Webhooks struct{}
