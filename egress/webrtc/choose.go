@@ -32,8 +32,10 @@ const (
 	calm     = 3 * time.Second
 	mostCalm = 48 * time.Second
 	tooSoon  = 10 * time.Second
-	// probeEvery is the time between probes; it doubles with each that shows no room, up to probeSeldom. A probe is at most probeMost times what
+	// probeEvery is the time between probes; it doubles with each that shows no room, up to probeSeldom. After one that has shown some, the
+	// next comes probeSoon. A probe is at most probeMost times what
 	// is known of the path, so that it does no harm if there is no more.
+	probeSoon   = 100 * time.Millisecond
 	probeEvery  = 500 * time.Millisecond
 	probeSeldom = 3 * time.Second
 	probeMost   = 2.5
@@ -139,7 +141,7 @@ func (c *choice) up(p rtc.Path, rungs []rung, at int) move {
 		return move{take: -1}
 	}
 	if to := fits(rungs, p.Estimate); to > at {
-		c.wentUp, c.pause, c.hoped = p.At, probeEvery, 0
+		c.wentUp = p.At
 		m := move{take: rungs[to].track}
 		if to < len(rungs)-1 {
 			m.probe = c.ask(p, rungs[to+1])
@@ -151,11 +153,18 @@ func (c *choice) up(p rtc.Path, rungs []rung, at int) move {
 
 // ask says with how much to probe the path for a rung, 0 if it is not the time.
 func (c *choice) ask(p rtc.Path, r rung) int {
-	if p.Probing || p.Queue > emptied || p.At.Sub(c.probed) < c.pause {
+	if p.Probing {
 		return 0
 	}
-	if c.hoped > 0 && float64(p.Estimate) < c.hoped {
-		c.pause = min(2*c.pause, probeSeldom)
+	switch { // what came of the last one
+	case c.hoped > 0 && float64(p.Estimate) < c.hoped:
+		c.pause = min(max(2*c.pause, probeEvery), probeSeldom)
+	case c.hoped > 0:
+		c.pause = probeSoon
+	}
+	c.hoped = 0
+	if p.Queue > emptied || p.At.Sub(c.probed) < c.pause {
+		return 0
 	}
 	c.probed = p.At
 	want := min(upProbe*float64(r.rate), probeMost*float64(p.Estimate))

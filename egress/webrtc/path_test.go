@@ -306,6 +306,7 @@ func (w *world) survey() {
 	}
 	w.again = min(w.again+0.25*float64(p.Estimate)/8*0.05, 0.25*float64(p.Estimate)/8)
 	m := w.choice.step(p, w.rungs, -1)
+	if debug != nil { debug(w, m) }
 	w.log = append(w.log, moment{w.seconds(), w.link.rate(w.seconds()), p.Estimate, w.player.rung, w.player.total(w.now).Seconds()})
 	if m.probe > 0 && len(w.waiting) == 0 {
 		w.path.Probe(float64(m.probe), w.now)
