@@ -99,9 +99,10 @@ e2e-long: build ## slow tests: the real binary behind networks that lose packets
 	@echo "e2e: a cluster that grows and shrinks under load"
 	go test -tags long -run TestUpAutoscale -count=1 ./cmd/sluice
 
-abr: build ## how a viewer's picture follows his network, in Chromium, with charts; needs root
+abr: build ## how a viewer's picture follows his network, in Chromium, with charts; needs root; SCENES="step" REPEAT=3
 	@scripts/deps long
 	@$(MAKE) --no-print-directory $(E2E_MODULES)
+	@go build -o bin/abr-relay ./e2e/abr/relay
 	@cd e2e && node abr/abr.mjs $(SCENES)
 
 lint: web ## gofmt and go vet

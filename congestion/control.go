@@ -95,15 +95,32 @@ func (c *Control) Full(rate float64, now time.Time) {
 	c.full = now
 }
 
-// Pace is how fast packets may be given to the path at once, bit/s; 0: nothing is known. More would overflow its queue, which holds little.
+// Pace is how fast packets may be given to the path at once, bit/s. More would overflow its queue, which may hold little.
 func (c *Control) Pace(now time.Time) float64 {
-	if now.Sub(c.full) < time.Second {
-		return paceFull * float64(c.Estimate())
+	switch e := float64(c.Estimate()); {
+	case e == 0:
+		return paceFirst
+	case now.Sub(c.full) < time.Second:
+		return paceFull * e
+	default:
+		return pace * max(e, c.delays.took(tookFor))
 	}
-	return pace * max(float64(c.Estimate()), c.delays.took(tookFor))
 }
 
-const pace, paceFull = 2.5, 1.5
+// What is given to a path at once, as a multiple of the estimate, after it was full, and before there is one, in bit/s.
+const pace, paceFull, paceFirst = 2.5, 1.5, 4e6
+
+// Again is how often a packet that is asked for is sent again: where much is lost, what is sent again is, too, and a picture that waits for the third
+// time stands still.
+func (c *Control) Again() int {
+	switch {
+	case c.loss.last < 0.01 || c.delays.queue() > crowded:
+		return 1
+	case c.loss.last < 0.03:
+		return 2
+	}
+	return 3
+}
 
 // Feedback takes a message of the peer: what is behind the SSRCs of a transport-wide feedback. What is cut short counts as far as it goes.
 func (c *Control) Feedback(b []byte, now time.Time) {

@@ -161,7 +161,7 @@ func (d *delays) level() int {
 // took is what came within the last groups, so many, in bit/s by the peer's clock. When a queue grows, it is what the path takes.
 func (d *delays) took(groups int) float64 {
 	count := min(groups, d.n-1)
-	if count < 2 {
+	if count < 1 {
 		return 0
 	}
 	bytes := 0

@@ -217,7 +217,10 @@ func (v *Sender) over(arrival) {
 
 // joined begins the media, in the shard's loop.
 func (v *Sender) joined(sh *shard, items []item) {
-	v.credit, v.credited = againBurst, sh.now
+	v.credit, v.credited, v.paced = againBurst, sh.now, sh.now
+	if slices.ContainsFunc(v.tracks, func(t outTrack) bool { return t.wideID != 0 }) {
+		v.path, v.budget = &congestion.Control{}, paceBegin
+	}
 	if len(items) > 0 {
 		if i := v.group.out(items[0].burst); i >= 0 {
 			v.tracks[i].joint.source, v.tracks[i].next = items[0].burst.Track, items[0].burst.Track
@@ -301,6 +304,7 @@ func (v *Sender) send(sh *shard, t *laneTrack, b *media.Burst) {
 const (
 	paceSpan  = 20 * time.Millisecond
 	paceLeast = 4 * 1200 // bytes
+	paceBegin = 64 << 10 // bytes, for the first picture of a viewer of whose path nothing is known
 )
 
 // allowed is how many packets may be sent at once, at most so many.
@@ -309,10 +313,9 @@ func (v *Sender) allowed(sh *shard, most int) int {
 		return most
 	}
 	rate := v.path.Pace(sh.now) / 8
-	if rate == 0 {
-		return most
+	if full := max(paceLeast, rate*paceSpan.Seconds()); v.budget < full {
+		v.budget = min(v.budget+rate*sh.now.Sub(v.paced).Seconds(), full)
 	}
-	v.budget = min(v.budget+rate*min(sh.now.Sub(v.paced), paceSpan).Seconds(), max(paceLeast, rate*paceSpan.Seconds()))
 	v.paced = sh.now
 	return min(most, max(0, int(v.budget+1199)/1200))
 }
@@ -405,9 +408,6 @@ func (t *outTrack) describe(h *packetHeader, p *media.Packet, pics codec.Numbers
 // stamp gives a packet its transport-wide number, where that was agreed on.
 func (v *Sender) stamp(sh *shard, h *packetHeader, size int) {
 	if h.wideID != 0 {
-		if v.path == nil {
-			v.path = &congestion.Control{}
-		}
 		h.wide = v.path.Send(size, sh.now)
 		v.budget -= float64(size)
 	}
@@ -537,11 +537,18 @@ func (v *Sender) sendAgain(sh *shard) {
 	}
 	v.credit = min(v.credit+rate*sh.now.Sub(v.credited).Seconds(), againBurst)
 	v.credited = sh.now
+	copies := 1
+	if v.path != nil {
+		copies = v.path.Again()
+	}
 	for _, a := range wanted {
 		if v.credit < 1 {
 			break
 		}
-		if !slices.Contains(v.again, a) {
+		if slices.Contains(v.again, a) {
+			continue
+		}
+		for range copies {
 			v.credit--
 			v.again = append(v.again, a)
 		}

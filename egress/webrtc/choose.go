@@ -25,7 +25,7 @@ const (
 	// emptied is how long packets may wait on the path for it to be probed: else it has no room.
 	emptied = 50 * time.Millisecond
 	// sure is how long the estimate must be too low for a rung before the viewer goes down: a key frame alone can make it so. trial is how long it
-	// is not believed after he went up, as it does not know yet what is sent now. A path that is full is believed at once.
+	// is not believed after he has come or went up, as it does not know yet what is sent now. A path that is full is believed at once.
 	sure  = 600 * time.Millisecond
 	trial = 2 * time.Second
 	// calm is how long nobody goes up after he had to go down; it doubles each time that this was tooSoon after he went up, up to mostCalm.
@@ -45,6 +45,7 @@ const (
 type choice struct {
 	begun    bool
 	wentUp   time.Time // when he went up last
+	trial    time.Time // until then the estimate is not believed that he gets too much
 	noUp     time.Time // not before
 	calm     time.Duration
 	probed   time.Time // when the path was probed last
@@ -85,7 +86,7 @@ func (c *choice) step(p rtc.Path, rungs []rung, pinned int) move {
 		return stay // the peer has told nothing
 	}
 	if !c.begun {
-		c.begun, c.calm, c.pause = true, calm, probeEvery
+		c.begun, c.calm, c.pause, c.trial = true, calm, probeEvery, p.At.Add(trial)
 	}
 	full := p.Late || p.Waiting > tooLong
 	if c.alarm && p.At.Sub(c.lastDown) > settle && !full {
@@ -99,7 +100,7 @@ func (c *choice) step(p rtc.Path, rungs []rung, pinned int) move {
 		return c.down(p, rungs, at, min(best, at-1), true) // what comes out of the queue is known
 	}
 	switch {
-	case float64(p.Estimate) >= 0.95*float64(rungs[at].rate) || best == at || p.At.Sub(c.wentUp) < trial:
+	case float64(p.Estimate) >= 0.95*float64(rungs[at].rate) || best == at || p.At.Before(c.trial):
 		c.low = time.Time{}
 	case c.low.IsZero():
 		c.low = p.At
@@ -141,7 +142,7 @@ func (c *choice) up(p rtc.Path, rungs []rung, at int) move {
 		return move{take: -1}
 	}
 	if to := fits(rungs, p.Estimate); to > at {
-		c.wentUp = p.At
+		c.wentUp, c.trial = p.At, p.At.Add(trial)
 		m := move{take: rungs[to].track}
 		if to < len(rungs)-1 {
 			m.probe = c.ask(p, rungs[to+1])

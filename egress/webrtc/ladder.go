@@ -2,6 +2,8 @@ package webrtc
 
 import (
 	"cmp"
+	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -83,6 +85,7 @@ func (f *fan) adapt() {
 				for _, s := range f.members() {
 					s.await(f, now)
 				}
+				f.trace()
 			}
 			f.group.Survey()
 			for _, s := range f.members() {
@@ -90,6 +93,18 @@ func (f *fan) adapt() {
 			}
 		case s := <-f.moves:
 			s.adapt(f)
+		}
+	}
+}
+
+// trace says what is known of the viewers' paths, to developers.
+func (f *fan) trace() {
+	if !f.egress.cfg.Log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	for _, s := range f.members() {
+		if v := s.sender.Load(); v != nil {
+			s.log.Debug("viewer's path", "estimate", v.Stats().Estimate, "track", v.Rendition())
 		}
 	}
 }

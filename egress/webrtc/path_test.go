@@ -35,6 +35,7 @@ type world struct {
 	paced   time.Time
 	again   float64 // bytes that may be sent again
 	frame   int
+	sends   int
 
 	// The link and the peer.
 	free     time.Time
@@ -107,10 +108,11 @@ const keyEvery = 2 * time.Second
 // simulate lets a viewer watch for so many seconds.
 func simulate(l link, rungs []rung, seconds float64, seed uint64) []moment {
 	w := &world{link: l, rungs: rungs, rand: rand.New(rand.NewPCG(seed, 1)), now: epoch, recorder: twcc.NewRecorder(1), cached: make([]float64, len(rungs))}
+	w.budget, w.paced = 64<<10, epoch
 	w.at = fits(w.rungs, firstRate)
 	w.next = w.at
 	w.key = epoch
-	w.player.have = map[int]int{}
+	w.player.have, w.player.came = map[int]int{}, map[int]bool{}
 	w.every(time.Second/30, w.picture)
 	w.every(20*time.Millisecond, w.sound)
 	w.every(50*time.Millisecond, w.survey)
@@ -193,8 +195,9 @@ func (w *world) picture() {
 // send sends a frame.
 func (w *world) send(frame int, key bool, rung int, bytes float64) {
 	n := int(bytes/1100) + 1
+	w.sends++
 	for i := range n {
-		w.waiting = append(w.waiting, datagram{frame: frame, of: n, key: key, rung: rung, id: frame<<12 | i, size: int(bytes)/n + 40, at: w.now})
+		w.waiting = append(w.waiting, datagram{frame: frame, of: n, key: key, rung: rung, id: w.sends<<12 | i, size: int(bytes)/n + 40, at: w.now})
 	}
 	if len(w.waiting) == n {
 		w.pace()
@@ -203,9 +206,11 @@ func (w *world) send(frame int, key bool, rung int, bytes float64) {
 
 func (w *world) pace() {
 	rate := w.path.Pace(w.now)
-	w.budget = min(w.budget+rate/8*w.now.Sub(w.paced).Seconds(), max(4800, rate/8*0.02))
+	if full := max(4800, rate/8*0.02); w.budget < full {
+		w.budget = min(w.budget+rate/8*w.now.Sub(w.paced).Seconds(), full)
+	}
 	w.paced = w.now
-	for n := 0; n < 32 && len(w.waiting) > 0 && (rate == 0 || w.budget > 0); n++ {
+	for n := 0; n < 32 && len(w.waiting) > 0 && w.budget > 0; n++ {
 		w.give(w.waiting[0], true)
 		w.budget -= float64(w.waiting[0].size)
 		w.waiting = w.waiting[1:]
@@ -265,8 +270,10 @@ func (w *world) lost(d datagram) {
 			})
 			return
 		}
-		w.again -= float64(d.size)
-		w.give(d, true)
+		for range w.path.Again() {
+			w.again -= float64(d.size)
+			w.give(d, true)
+		}
 	})
 }
 
@@ -306,7 +313,6 @@ func (w *world) survey() {
 	}
 	w.again = min(w.again+0.25*float64(p.Estimate)/8*0.05, 0.25*float64(p.Estimate)/8)
 	m := w.choice.step(p, w.rungs, -1)
-	if debug != nil { debug(w, m) }
 	w.log = append(w.log, moment{w.seconds(), w.link.rate(w.seconds()), p.Estimate, w.player.rung, w.player.total(w.now).Seconds()})
 	if m.probe > 0 && len(w.waiting) == 0 {
 		w.path.Probe(float64(m.probe), w.now)
@@ -341,9 +347,10 @@ func (w *world) survey() {
 
 // player shows frames in order, each when all of it has come, and not before it is due: its delay is that of the latest of the last seconds.
 type player struct {
-	have   map[int]int // packets, by frame
-	ready  []datagram  // the first of each frame that is complete
-	shown  int         // frame
+	came   map[int]bool // packets
+	have   map[int]int  // how many of them, by frame
+	ready  []datagram   // the first of each frame that is complete
+	shown  int          // frame
 	rung   int
 	at     time.Time // when that was
 	delay  time.Duration
@@ -352,6 +359,10 @@ type player struct {
 }
 
 func (p *player) take(w *world, d datagram) {
+	if p.came[d.id] {
+		return
+	}
+	p.came[d.id] = true
 	if p.have[d.frame]++; p.have[d.frame] == d.of {
 		delete(p.have, d.frame)
 		p.ready = append(p.ready, d)
