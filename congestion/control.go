@@ -100,15 +100,15 @@ func (c *Control) Pace(now time.Time) float64 {
 	switch e := float64(c.Estimate()); {
 	case e == 0:
 		return paceFirst
-	case now.Sub(c.full) < time.Second:
-		return paceFull * e
+	case now.Sub(c.full) < time.Second: // less than comes out of its queue
+		return max(paceFull*e, drain*c.delays.took(tookFor))
 	default:
 		return pace * max(e, c.delays.took(tookFor))
 	}
 }
 
 // What is given to a path at once, as a multiple of the estimate, after it was full, and before there is one, in bit/s.
-const pace, paceFull, paceFirst = 2.5, 1.5, 4e6
+const pace, paceFull, paceFirst = 2.5, 1.35, 4e6
 
 // Again is how often a packet that is asked for is sent again: where much is lost, what is sent again is, too, and a picture that waits for the third
 // time stands still.
@@ -219,7 +219,7 @@ type usual struct {
 	mean, deviation time.Duration
 }
 
-const leastLate, mostLate = 100 * time.Millisecond, 500 * time.Millisecond
+const leastLate, mostLate = 120 * time.Millisecond, 500 * time.Millisecond
 
 func (u *usual) add(lag time.Duration) {
 	if lag == 0 {

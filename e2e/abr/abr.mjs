@@ -99,6 +99,7 @@ const url = `http://${net.near.address}:5080`;
 await start(net.near, ['publish', 'test-pattern', `${url}/live/whip/abr`, '--bitrate', String(rungs[0].rate)], /publishing/);
 await until('renditions', () => [log.some((l) => /renditions are made/.test(l)), log.slice(-3)], { within: 20_000 });
 
+process.env.LOG && process.on("exit", () => writeFileSync(process.env.LOG, log.join("\n")));
 const results = [];
 for (const scene of scenes.filter((s) => only.length === 0 || only.includes(s.name))) {
   const runs = [];

@@ -216,7 +216,7 @@ func (s *Session) adapt(f *fan) {
 			bytes += b.Size()
 		}
 		wait = untilKey(cached, distance, time.Now())
-		how = goDown(bytes, wait, m.estimate, m.full)
+		how = goDown(bytes, wait, m.rate, m.estimate, m.full)
 		f.group.Take(v, m.take, how, cached)
 	})
 	if how != rtc.AtOnce && wait > mostWait {
@@ -228,7 +228,7 @@ func (s *Session) adapt(f *fan) {
 const usualKeys = 2500 * time.Millisecond
 
 // mostWait is how long a viewer waits for a rendition's next key frame before its publisher is asked for one.
-const mostWait = 500 * time.Millisecond
+const mostWait = 200 * time.Millisecond
 
 // untilKey is how long the next key frame takes to come, if they come as before.
 func untilKey(cached []*media.Burst, distance time.Duration, now time.Time) time.Duration {
@@ -238,19 +238,30 @@ func untilKey(cached []*media.Burst, distance time.Duration, now time.Time) time
 	return max(cmp.Or(distance, 2*time.Second)-now.Sub(time.Unix(0, cached[0].Arrived)), 0)
 }
 
-// goDown decides how a viewer goes to a smaller rendition: with what is cached of it, so many bytes, if that takes his path less time than the next key
-// frame takes to come. If his path is full nothing more of the larger one is sent.
-func goDown(cached int, untilKey time.Duration, estimate int, full bool) rtc.How {
-	otherwise := rtc.Seamless
+// goDown decides how a viewer goes to a smaller rendition, of which so many bytes are cached.
+//
+// If his path is full nothing more of the larger one is sent, and he sees something again as soon as the key frame has come that is cached; the rest
+// follows as fast as the path takes it, while new frames come. That must end soon: else it is better to wait for the next key frame.
+// If it is not full, he goes on with the larger one until then, unless what is cached comes sooner.
+func goDown(cached int, untilKey time.Duration, rate, estimate int, full bool) rtc.How {
 	if full {
-		otherwise, estimate = rtc.Paused, leastPath
+		takes := fullTakes * float64(rate) // bit/s; a guess
+		behind := float64(cached*8)/takes - untilKey.Seconds()*(1-float64(rate)/takes)
+		if cached == 0 || behind > mostBehind.Seconds() {
+			return rtc.Paused
+		}
+		return rtc.AtOnce
 	}
-	sending := time.Duration(float64(cached*8) / float64(max(estimate, leastPath)) * float64(time.Second))
-	if cached == 0 || sending > untilKey {
-		return otherwise
+	if sending := float64(cached*8) / float64(max(estimate, leastPath)); cached == 0 || sending > untilKey.Seconds() {
+		return rtc.Seamless
 	}
 	return rtc.AtOnce
 }
 
-// leastPath is what a path is taken to carry at least, and at most when it is full, bit/s.
-const leastPath = 300_000
+// leastPath is what a path is taken to carry at least, bit/s, and fullTakes one that is full, as a multiple of the rendition that the viewer goes to.
+// mostBehind is how much of that one may wait for the path when its next key frame comes.
+const (
+	leastPath  = 300_000
+	fullTakes  = 1.5
+	mostBehind = 600 * time.Millisecond
+)

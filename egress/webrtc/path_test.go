@@ -28,8 +28,8 @@ type world struct {
 	at      int // rung that is sent
 	next    int // and that is to be sent from its next key frame on
 	paused  bool
-	key     time.Time // the next key frame of all rungs
-	cached  []float64 // bytes since the last one, by rung
+	key     time.Time   // the next key frame of all rungs
+	cached  [][]float64 // bytes of the frames since the last one, by rung
 	waiting []datagram
 	budget  float64 // bytes that may be given to the link at once
 	paced   time.Time
@@ -72,12 +72,13 @@ type moment struct {
 
 // datagram is a packet of a frame.
 type datagram struct {
-	frame, of int // of how many packets
-	key       bool
-	rung      int
-	id        int // the packet's own
-	size      int
-	at        time.Time
+	frame int // when it is due
+	n, of int // the how manyth that is sent, and of how many packets
+	key   bool
+	rung  int
+	id    int // the packet's own
+	size  int
+	at    time.Time
 }
 
 // event is something that happens at a time.
@@ -107,7 +108,7 @@ const keyEvery = 2 * time.Second
 
 // simulate lets a viewer watch for so many seconds.
 func simulate(l link, rungs []rung, seconds float64, seed uint64) []moment {
-	w := &world{link: l, rungs: rungs, rand: rand.New(rand.NewPCG(seed, 1)), now: epoch, recorder: twcc.NewRecorder(1), cached: make([]float64, len(rungs))}
+	w := &world{link: l, rungs: rungs, rand: rand.New(rand.NewPCG(seed, 1)), now: epoch, recorder: twcc.NewRecorder(1), cached: make([][]float64, len(rungs))}
 	w.budget, w.paced = 64<<10, epoch
 	w.at = fits(w.rungs, firstRate)
 	w.next = w.at
@@ -175,9 +176,9 @@ func (w *world) picture() {
 	for i, r := range w.rungs {
 		sizes[i] = float64(r.rate) / 8 / 30 * share * 60 / 65
 		if key {
-			w.cached[i] = 0
+			w.cached[i] = nil
 		}
-		w.cached[i] += sizes[i]
+		w.cached[i] = append(w.cached[i], sizes[i])
 	}
 	w.after(w.upTo(w.link.late), func() {
 		if key && w.next != w.at {
@@ -197,11 +198,9 @@ func (w *world) send(frame int, key bool, rung int, bytes float64) {
 	n := int(bytes/1100) + 1
 	w.sends++
 	for i := range n {
-		w.waiting = append(w.waiting, datagram{frame: frame, of: n, key: key, rung: rung, id: w.sends<<12 | i, size: int(bytes)/n + 40, at: w.now})
+		w.waiting = append(w.waiting, datagram{frame: frame, n: w.sends, of: n, key: key, rung: rung, id: w.sends<<12 | i, size: int(bytes)/n + 40, at: w.now})
 	}
-	if len(w.waiting) == n {
-		w.pace()
-	}
+	w.pace()
 }
 
 func (w *world) pace() {
@@ -331,10 +330,16 @@ func (w *world) survey() {
 	if m.full {
 		w.path.Full(float64(m.rate), w.now)
 	}
-	switch how := goDown(int(w.cached[w.next]), w.key.Sub(w.now), p.Estimate, m.full); {
+	bytes := 0.0
+	for _, b := range w.cached[w.next] {
+		bytes += b
+	}
+	switch how := goDown(int(bytes), w.key.Sub(w.now), m.rate, p.Estimate, m.full); {
 	case how == rtc.AtOnce:
 		w.at, w.waiting = w.next, nil
-		w.send(w.frame, true, w.at, w.cached[w.at])
+		for i, bytes := range w.cached[w.at] {
+			w.send(w.frame, i == 0, w.at, bytes)
+		}
 	case how == rtc.Paused:
 		w.paused, w.waiting = true, nil
 		fallthrough
@@ -363,8 +368,8 @@ func (p *player) take(w *world, d datagram) {
 		return
 	}
 	p.came[d.id] = true
-	if p.have[d.frame]++; p.have[d.frame] == d.of {
-		delete(p.have, d.frame)
+	if p.have[d.n]++; p.have[d.n] == d.of {
+		delete(p.have, d.n)
 		p.ready = append(p.ready, d)
 		p.look(w)()
 	}
@@ -375,10 +380,9 @@ func (p *player) look(w *world) func() {
 	return func() {
 		for i := 0; i < len(p.ready); i++ {
 			d := p.ready[i]
-			next := d.frame == p.shown+1 && d.rung == p.rung
 			switch {
-			case d.frame < p.shown || d.frame == p.shown && !d.key:
-			case !next && !d.key:
+			case d.n <= p.shown:
+			case d.n != p.shown+1 && !d.key:
 				continue
 			case !p.show(w, d):
 				return
@@ -404,7 +408,7 @@ func (p *player) show(w *world, d datagram) bool {
 		p.last = append(p.last, gap)
 		p.last = p.last[max(0, len(p.last)-30):]
 	}
-	p.shown, p.rung, p.at = d.frame, d.rung, w.now
+	p.shown, p.rung, p.at = d.n, d.rung, w.now
 	return true
 }
 

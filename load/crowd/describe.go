@@ -16,6 +16,12 @@ import (
 	"sluice/load"
 )
 
+// wideID is the header extension with transport-wide numbers that we offer, as Chromium numbers it; wideURI is its name.
+const (
+	wideID  = 3
+	wideURI = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+)
+
 // credentials are the ICE credentials of one side (RFC 8445 §5.3).
 type credentials struct{ ufrag, pwd string }
 
@@ -62,10 +68,16 @@ func (o offer) String() string {
 		p("m=%s 9 UDP/TLS/RTP/SAVPF %s\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0", kind, formats)
 		p("a=ice-ufrag:%s\r\na=ice-pwd:%s\r\na=ice-options:trickle\r\na=fingerprint:%s\r\na=setup:actpass", o.ours.ufrag, o.ours.pwd, o.fingerprint)
 		p("a=mid:%d\r\na=%s\r\na=rtcp-mux\r\na=rtcp-rsize", mid, direction)
+		if !o.publish {
+			p("a=extmap:%d %s", wideID, wideURI)
+		}
 	}
 	repairable := func(pt, rtx int) {
 		for _, fb := range []string{"goog-remb", "ccm fir", "nack", "nack pli"} {
 			p("a=rtcp-fb:%d %s", pt, fb)
+		}
+		if !o.publish {
+			p("a=rtcp-fb:%d transport-cc", pt)
 		}
 		p("a=rtpmap:%d rtx/90000\r\na=fmtp:%d apt=%d", rtx, rtx, pt)
 	}
@@ -109,6 +121,7 @@ type answer struct {
 	active  bool // the server begins DTLS
 	at      []netip.AddrPort
 	formats map[uint8]format
+	wide    bool // packets have transport-wide numbers, of whose arrival the server is told
 }
 
 // format is what a payload type means.
@@ -197,6 +210,9 @@ func (a *answer) media(m *sdp.MediaDescription) {
 		}
 	}
 	for _, l := range m.Attributes {
+		if l.Key == "extmap" && l.Value == fmt.Sprint(wideID, " ", wideURI) {
+			a.wide = true
+		}
 		if l.Key != "rtpmap" {
 			continue
 		}

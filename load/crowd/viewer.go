@@ -1,9 +1,11 @@
 package crowd
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"time"
 
+	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/rtcp"
 )
 
@@ -79,6 +81,7 @@ type viewer struct {
 	stall   time.Duration
 	stalled func(*viewer) // no packet came for stall; nil: nobody cares. It must not block
 	asking  bool          // stalled was called, and its question has no answer yet
+	wide    *wide         // nil: the server does not ask for arrival times
 }
 
 // span is a time between two pictures, in Unix nanoseconds.
@@ -111,6 +114,9 @@ func (p *pace) freeze(d time.Duration) bool {
 
 func newViewer(s *session, began time.Time) *viewer {
 	v := &viewer{session: s, began: began, ssrc: rand.Uint32() | 1}
+	if s.answer.wide {
+		v.wide = &wide{recorder: twcc.NewRecorder(v.ssrc)}
+	}
 	for pt, f := range s.answer.formats {
 		if f.repairs == 0 {
 			v.tracks = append(v.tracks, &track{viewer: v, format: f, pt: pt})
@@ -126,6 +132,9 @@ func (v *viewer) rtp(b []byte, at int64) {
 	}
 	v.latest = at
 	v.seen.bytes += uint64(len(b))
+	if v.wide != nil {
+		v.wide.note(binary.BigEndian.Uint32(b[8:]), b, at)
+	}
 	pt := b[1] & 0x7f
 	for _, t := range v.tracks { // two or three
 		if t.pt == pt {
@@ -234,7 +243,10 @@ const (
 
 // hurry implements medium: it asks for what is missing.
 func (v *viewer) hurry(now time.Time) bool {
-	more, at := v.picture == 0, now.UnixNano()
+	more, at := v.picture == 0 || v.wide != nil, now.UnixNano()
+	if v.wide != nil {
+		v.wide.tell(v.session, now)
+	}
 	for _, t := range v.tracks {
 		t.overdue(at)
 		v.nack(t, at)
