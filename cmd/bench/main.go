@@ -164,7 +164,7 @@ func (c *cli) subjects(ctx context.Context, r *result) (found []subject, err err
 		}
 		r.Versions[oursName], _, _ = strings.Cut(version, "\n")
 		found = append(found, subject{oursName, crowdOverhead, func(ctx context.Context, s scenario, d time.Duration) (map[string]float64, string, error) {
-			return measureServer(ctx, s, d, func(ctx context.Context, dir string) (*server, error) { return startOurs(ctx, binary, dir) })
+			return measureServer(ctx, s, d, func(ctx context.Context, dir string) (*server, error) { return startOurs(ctx, binary, dir, s.adaptive) })
 		}})
 	}
 	if slices.Contains(c.Only, janusName) {

@@ -60,7 +60,7 @@ func TestBench(t *testing.T) {
 	defer cancel()
 	var out, errs bytes.Buffer
 	c := &cli{Seconds: 1, Repeat: 1, Only: []string{floorName, oursName}, Cases: []string{"small"}, Sluice: binary, Out: filepath.Join(dir, "kept")}
-	tiny := scenario{"small", "2 viewers", 2, 299_000, 100, 100 * time.Millisecond, 1, false}
+	tiny := scenario{"small", "2 viewers", 2, 299_000, 100, 100 * time.Millisecond, 1, false, false}
 	if err := c.bench(ctx, []scenario{tiny}, &out, &errs); err != nil {
 		t.Fatalf("%v\n%s%s", err, out.String(), errs.String())
 	}

@@ -73,10 +73,15 @@ func command(ctx context.Context, dir, binary string, args ...string) *exec.Cmd 
 	return cmd
 }
 
-// startOurs starts a standalone node and waits until it says where it listens.
-func startOurs(ctx context.Context, binary, dir string) (*server, error) {
-	cmd := command(ctx, dir, binary, "serve", "--role=standalone", "--store=sqlite:"+filepath.Join(dir, "s.db"), "--http=127.0.0.1:0", "--media=127.0.0.1:0", "--relay=127.0.0.1:0",
-		"--limits-cpu=1", "--drain-deadline=1s", "--log-format=json")
+// startOurs starts a standalone node and waits until it says where it listens. An adaptive one has a ladder, of which nobody watches anything but the
+// picture as it is published.
+func startOurs(ctx context.Context, binary, dir string, adaptive bool) (*server, error) {
+	args := []string{"serve", "--role=standalone", "--store=sqlite:" + filepath.Join(dir, "s.db"), "--http=127.0.0.1:0", "--media=127.0.0.1:0", "--relay=127.0.0.1:0",
+		"--limits-cpu=1", "--drain-deadline=1s", "--log-format=json"}
+	if adaptive {
+		args = append(args, "--ladder-rungs=240p:100k", "--ladder-on-demand")
+	}
+	cmd := command(ctx, dir, binary, args...)
 	cmd.Env = []string{} // no settings from there
 	log, err := cmd.StderrPipe()
 	if err != nil {

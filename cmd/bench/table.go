@@ -59,12 +59,15 @@ func (x *row) cell(server string, spreads bool) string {
 
 // must is what ours must keep, and whether it does.
 func (x *row) must() string {
-	if len(x.Limits) == 0 {
+	if len(x.Limits) == 0 && x.Plain == nil {
 		return ""
 	}
 	var parts []string
 	for _, l := range x.Limits {
 		parts = append(parts, fmt.Sprint(l))
+	}
+	if x.Plain != nil {
+		parts = append(parts, fmt.Sprintf("%g × %s", x.Times, number(x.Plain.Median)))
 	}
 	text := "≤ " + strings.Join(parts, " / ")
 	if x.Floor > 0 {

@@ -54,15 +54,19 @@ func TestTable(t *testing.T) {
 	r := sample(2.5, 2)
 	r.Runs = append(r.Runs, measured{Server: janusName, Case: "small", Repeat: 2, Error: "gone"}, measured{Server: oursName, Case: "small", Repeat: 2, Warning: "the tool was busy",
 		Figures: map[string]float64{cpuPerPacket: 5, otherCores: 0.9}})
+	for name, cost := range map[string]float64{"line300": 4, "adapt300": 4.4} {
+		r.Runs = append(r.Runs, measured{Server: oursName, Case: name, Repeat: 1, Figures: map[string]float64{cpuPerPacket: cost, otherCores: 0}})
+	}
 	r.conclude()
 	text := r.String()
 	for _, want := range []string{
+		"≤ 1.15 × 4.00  met",
 		"CPU, 2 cores, linux; medians of 3 runs of 10 s",
 		"floor", "Janus 1.1.2", "must",
 		"CPU per packet, 150 viewers, µs", "2.00 [1.50–2.50]", "2.50 [2.00–3.00] (1.2 × floor)", "20.0 [19.5–20.5] (10.0 × floor)", "≤ 2.8, ≤ 1.4 × floor  met",
 		"≤ 40  MISSED", "10.0 [10.0–10.0] / 20.0 [20.0–20.0]", "≤ 60 / 120  met",
 		"janus, small, run 2 failed: gone", "ours, small: the tool was busy",
-		"other work on the machine: 0.10 cores (0.00 to 0.90); it was NOT QUIET in 1 of 10 runs",
+		"other work on the machine: 0.10 cores (0.00 to 0.90); it was NOT QUIET in 1 of 12 runs",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
