@@ -28,6 +28,7 @@ type Control struct {
 	byLoss  float64
 	at      time.Time // of the feedback before
 	full    time.Time // when the path was full last
+	least   float64   // bit/s that it was taken to carry then
 }
 
 // sentPacket is one that the peer will tell of.
@@ -92,7 +93,7 @@ func (c *Control) Queue() time.Duration { return time.Duration(c.delays.queue())
 // Full says that the path is full. It is taken to carry so much until something else is known.
 func (c *Control) Full(rate float64, now time.Time) {
 	c.byDelay, c.byLoss = min(c.byDelay, rate), min(c.byLoss, rate)
-	c.full = now
+	c.full, c.least = now, rate
 }
 
 // Pace is how fast packets may be given to the path at once, bit/s. More would overflow its queue, which may hold little.
@@ -100,21 +101,21 @@ func (c *Control) Pace(now time.Time) float64 {
 	switch e := float64(c.Estimate()); {
 	case e == 0:
 		return paceFirst
-	case now.Sub(c.full) < time.Second: // less than comes out of its queue
-		return max(paceFull*e, drain*c.delays.took(tookFor))
+	case now.Sub(c.full) < time.Second: // what came lately came before that
+		return paceFull * c.least
 	default:
-		return pace * max(e, c.delays.took(tookFor))
+		return max(pace*max(e, c.delays.took(tookFor)), paceLeast)
 	}
 }
 
-// What is given to a path at once, as a multiple of the estimate, after it was full, and before there is one, in bit/s.
-const pace, paceFull, paceFirst = 2.5, 1.35, 4e6
+// What is given to a path at once: as a multiple of the estimate, of what it is taken to carry when it is full, and, before anything is known and at least, in bit/s.
+const pace, paceFull, paceFirst, paceLeast = 2.5, 1.35, 4e6, 1e6
 
 // Again is how often a packet that is asked for is sent again: where much is lost, what is sent again is, too, and a picture that waits for the third
 // time stands still.
-func (c *Control) Again() int {
+func (c *Control) Again(now time.Time) int {
 	switch {
-	case c.loss.last < 0.01 || c.delays.queue() > crowded:
+	case c.loss.last < 0.01 || c.delays.queue() > crowded || now.Sub(c.full) < 5*time.Second:
 		return 1
 	case c.loss.last < 0.03:
 		return 2
@@ -186,9 +187,13 @@ func (c *Control) steer(over bool, now time.Time) {
 	case c.loss.last < 0.02 && c.delays.queue() < crowded:
 		grow(&c.byLoss, 0.05)
 	}
-	c.byDelay = min(max(c.byDelay, leastEstimate), mostEstimate)
-	c.byLoss = min(max(c.byLoss, leastEstimate), mostEstimate)
+	least := max(leastEstimate, leastFull*c.least) // what little is sent to a path that is full measures it badly
+	c.byDelay = min(max(c.byDelay, least), mostEstimate)
+	c.byLoss = min(max(c.byLoss, least), mostEstimate)
 }
+
+// leastFull is the least part of what a path was taken to carry when it was full that it is taken to carry afterwards.
+const leastFull = 0.75
 
 // drain is the part of what a path takes that is used until its queue is empty.
 const drain = 0.9
@@ -219,7 +224,7 @@ type usual struct {
 	mean, deviation time.Duration
 }
 
-const leastLate, mostLate = 120 * time.Millisecond, 500 * time.Millisecond
+const leastLate, mostLate = 100 * time.Millisecond, 500 * time.Millisecond
 
 func (u *usual) add(lag time.Duration) {
 	if lag == 0 {

@@ -26,6 +26,7 @@ type path struct {
 	loss    func(at float64) float64 // share
 	drift   float64                  // of the peer's clock
 	key     float64                  // how many times as large as others each 60th frame is
+	share   func(at float64) float64 // of what is sent usually; nil: all
 	seconds float64
 }
 
@@ -39,7 +40,11 @@ func (p path) trace() (t trace) {
 		if p.key > 0 && n%60 == 0 {
 			bits *= p.key
 		}
-		for i := range max(1, int(math.Round(bits/8/size))) {
+		least := 1
+		if p.share != nil {
+			bits, least = bits*p.share(at), 0
+		}
+		for i := range max(least, int(math.Round(bits/8/size))) {
 			sent := at + float64(i/8)*0.002 // eight at once
 			t.sent = append(t.sent, time.Duration(sent*1e9))
 			free = max(free, sent)
@@ -124,6 +129,15 @@ func TestEstimate(t *testing.T) {
 		{"a path that is a second longer from now on", path{sent: 2 * M, takes: step(0, 0, 50*M), extra: step(5, 0, 1)}, 8, 2 * M, 4 * M},
 		{"half of it", path{sent: 2 * M, takes: step(5, 50*M, 1*M), queue: 300 * time.Millisecond}, 6, 0.7 * M, 1.05 * M},
 		{"half of it, with a queue of 2 s", path{sent: 2 * M, takes: step(5, 50*M, 1*M), queue: 2 * time.Second}, 6.5, 0.7 * M, 1.05 * M},
+		{"a quarter of it, and nothing is sent for a second", path{sent: 2 * M, takes: step(5, 5*M, 0.5*M), queue: 300 * time.Millisecond, share: func(at float64) float64 {
+			switch {
+			case at < 5.4:
+				return 1
+			case at < 6.4:
+				return 0
+			}
+			return 0.2
+		}}, 6, 0.3 * M, 0.8 * M},
 		{"a little less", path{sent: 2 * M, takes: step(5, 50*M, 1.8*M), queue: time.Second}, 7.5, 1.3 * M, 1.9 * M},
 		{"a fifth is lost", path{sent: 2 * M, takes: step(0, 0, 50*M), loss: step(5, 0, 0.2)}, 15, leastEstimate, 1.7 * M},
 		{"5 % are lost", path{sent: 2 * M, takes: step(0, 0, 50*M), loss: step(5, 0, 0.05)}, 3, 1.9 * M, 4 * M},

@@ -164,11 +164,11 @@ func (d *delays) took(groups int) float64 {
 	if count < 1 {
 		return 0
 	}
-	bytes := 0
-	for i := range count {
-		bytes += d.last(i + 1).bytes // the newest is not complete
+	bytes, n := 0, 0
+	for ; n < count && d.last(n+1).slot-d.last(n+2).slot <= 2; n++ { // before that nothing was sent: it says nothing of the path
+		bytes += d.last(n + 1).bytes // the newest is not complete
 	}
-	span := time.Duration(d.last(1).came-d.last(count+1).came) * time.Microsecond
+	span := time.Duration(d.last(1).came-d.last(n+1).came) * time.Microsecond
 	if span <= 0 {
 		return 0
 	}

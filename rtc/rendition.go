@@ -27,6 +27,9 @@ const (
 	Paused              // at its next key frame, and nothing of the one before is sent until then
 )
 
+// String names it.
+func (h How) String() string { return [...]string{"seamless", "at once", "paused"}[h] }
+
 // Take changes the rendition of the picture that a viewer gets to another track of the stream. The last call counts. Sender.Rendition says when
 // it has happened. What is cached must be told under the same lock as what is sent to the group afterwards.
 func (g *Group) Take(v *Sender, track int, how How, cached []*media.Burst) {

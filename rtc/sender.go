@@ -518,7 +518,7 @@ func (v *Sender) sendReport(sh *shard) {
 const (
 	againBurst = 1024
 	againRate  = 1000
-	againShare = 0.25 // of what a path takes by the estimate
+	againShare = 0.25 // of what a path takes by the estimate; twice that where packets are sent again more than once
 )
 
 // sendAgain takes what the peer has asked for, in the shard's loop. What is missing at a viewer over TCP that is slow was left out.
@@ -530,17 +530,14 @@ func (v *Sender) sendAgain(sh *shard) {
 	if v.gone || v.lane == nil || v.seal == nil || v.tcp != nil && !v.tcp.conn.idle() {
 		return
 	}
-	rate := float64(againRate)
+	rate, copies := float64(againRate), 1
 	if v.path != nil && v.path.Estimate() > 0 { // what is sent again must not be what fills the path
-		rate = min(rate, againShare*float64(v.path.Estimate())/8/1200)
+		copies = v.path.Again(sh.now)
+		rate = min(rate, againShare*float64(min(copies, 2)*v.path.Estimate())/8/1200)
 		v.credit = min(v.credit, rate)
 	}
 	v.credit = min(v.credit+rate*sh.now.Sub(v.credited).Seconds(), againBurst)
 	v.credited = sh.now
-	copies := 1
-	if v.path != nil {
-		copies = v.path.Again()
-	}
 	for _, a := range wanted {
 		if v.credit < 1 {
 			break

@@ -183,6 +183,8 @@ async function run(scene) {
     const lines = told.filter((l) => l.includes(`session=${session}`)).map((l) => ({ l, t: (Date.parse(l.match(/time=(\S+)/)?.[1]) - begin) / 1000, estimate: Number(l.match(/estimate=(\d+)/)?.[1]) }));
     result.estimates = lines.map(({ t, estimate }) => [Math.max(0, t), estimate]);
     result.moves = lines.filter(({ l }) => /another rendition/.test(l)).map(({ l, t, estimate }) => ({ t, estimate, down: /down=true/.test(l), full: /full=true/.test(l), track: Number(l.match(/track=(\d+)/)[1]) }));
+    await page.goto('about:blank'); // the player says goodbye: what is still sent to one that is only gone would take the next scene's link
+    await until('the viewer has left', () => [log.slice(from).some((l) => l.includes('viewer left') && l.includes(`session=${session}`)), session], { within: 20_000 });
   } finally {
     await browser.close();
     relay?.child.kill('SIGTERM');

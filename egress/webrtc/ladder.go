@@ -219,6 +219,7 @@ func (s *Session) adapt(f *fan) {
 		how = goDown(bytes, wait, m.rate, m.estimate, m.full)
 		f.group.Take(v, m.take, how, cached)
 	})
+	s.log.Debug("viewer goes down", "track", m.take, "how", how, "keyFrameIn", wait)
 	if how != rtc.AtOnce && wait > mostWait {
 		f.sub.RequestKeyFrame(m.take)
 	}

@@ -269,7 +269,7 @@ func (w *world) lost(d datagram) {
 			})
 			return
 		}
-		for range w.path.Again() {
+		for range w.path.Again(w.now) {
 			w.again -= float64(d.size)
 			w.give(d, true)
 		}
