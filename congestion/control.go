@@ -111,11 +111,19 @@ func (c *Control) Pace(now time.Time) float64 {
 // What is given to a path at once: as a multiple of the estimate, of what it is taken to carry when it is full, and, before anything is known and at least, in bit/s.
 const pace, paceFull, paceFirst, paceLeast = 2.5, 1.35, 4e6, 1e6
 
+// Crowded reports whether the path has no room for more than must be sent: there is a queue, or was a moment ago, or the path takes little.
+func (c *Control) Crowded(now time.Time) bool {
+	return c.delays.queue() > crowded || now.Sub(c.full) < 5*time.Second || c.byDelay > 0 && c.Estimate() < littleRoom
+}
+
+// littleRoom is the estimate below which sound twice is a good part of what a path takes.
+const littleRoom = 700e3
+
 // Again is how often a packet that is asked for is sent again: where much is lost, what is sent again is, too, and a picture that waits for the third
 // time stands still.
 func (c *Control) Again(now time.Time) int {
 	switch {
-	case c.loss.last < 0.01 || c.delays.queue() > crowded || now.Sub(c.full) < 5*time.Second:
+	case c.loss.last < 0.01 || c.Crowded(now):
 		return 1
 	case c.loss.last < 0.03:
 		return 2

@@ -55,7 +55,7 @@ func (t *laneTrack) remember(b *media.Burst) {
 
 // sendRED sends a packet of sound together with the one before, where the peer should have that; false: it is to be sent alone.
 func (v *Sender) sendRED(sh *shard, t *outTrack, it *item) bool {
-	if t.redPT == 0 || sh.now.UnixNano() >= v.redUntil.Load() || it.timestamp != it.burst.Timestamp {
+	if t.redPT == 0 || sh.now.UnixNano() >= v.redUntil.Load() || v.path != nil && v.path.Crowded(sh.now) || it.timestamp != it.burst.Timestamp {
 		return false
 	}
 	before := t.redWith(&v.lane.tracks[it.burst.Track], it.burst, &sh.red)
