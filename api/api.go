@@ -1,7 +1,7 @@
 // Package api is the HTTP interface for people's panels and customers' programs: REST under /rest/v2/, described at /openapi.json. Each operation
 // is declared with the action that it needs; who asks, and whether he may, is decided before it runs.
 //
-// Imports: internal/auth, internal/problem, internal/settings, internal/trace.
+// Imports: cluster, internal/auth, internal/problem, internal/settings, internal/trace, media.
 package api
 
 import (
@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -40,6 +41,7 @@ type Config struct {
 type Deps struct {
 	Accounts *auth.Accounts
 	Settings *settings.Store
+	Registry registry                       // what is told of nodes and streams
 	Client   func(*http.Request) netip.Addr // the client, behind listed proxies
 	Secure   func(*http.Request) bool       // the client's own connection has TLS
 	Log      *slog.Logger
@@ -52,6 +54,9 @@ type API struct {
 	mux    *http.ServeMux
 	huma   huma.API
 	origin *http.CrossOriginProtection
+
+	live      *live
+	listeners atomic.Int64
 }
 
 // New declares all operations. It does no I/O.
@@ -73,6 +78,7 @@ func New(cfg Config, deps Deps) *API {
 	a.audit()
 	a.settings()
 	a.applications()
+	a.cluster()
 	a.page()
 	a.describeErrors()
 	return a

@@ -79,6 +79,9 @@ func NewScaler(cfg ScaleConfig) *Scaler {
 	return &Scaler{cfg: cfg, groups: map[scaleKey]*scaleGroup{}}
 }
 
+// Target is the mean load at which a group is to grow.
+func (s *Scaler) Target() float64 { return s.cfg.Target }
+
 // Observe takes a view and returns the signals of all groups, by role and region; call it about once a second. While a view's time
 // stands still, as when the registry is away, the signals stay as they were.
 func (s *Scaler) Observe(v View) []Signal {
