@@ -28,8 +28,8 @@ const (
 	streams = 4
 	// stopsWithin is how long a holder may go on that has lost its stream and reaches the registry: a heartbeat and a few round trips.
 	stopsWithin = cluster.HeartbeatEvery + 400*time.Millisecond
-	quietEvery  = 500             // steps
-	quiet       = 8 * time.Second // after so long without faults, all must agree
+	quietEvery  = 500              // steps
+	quiet       = 12 * time.Second // after so long without faults, all must agree: a read that began during them, two of a node's, and the pause before rows are believed again
 )
 
 // settings of a run, from the command line.
