@@ -60,7 +60,7 @@ func (a *API) appSettings(ctx context.Context, in *InApp) (*appSettingsOutput, e
 	if err != nil {
 		return nil, err
 	}
-	return &appSettingsOutput{list[0].Number, list[0].Settings}, nil
+	return &appSettingsOutput{list[0].Number, list[0].Settings.Hide()}, nil
 }
 
 // Expected is the version that somebody has seen and changes.
@@ -94,7 +94,12 @@ func (a *API) setAppSettings(ctx context.Context, in *setAppInput) (*settingsOut
 	_, err := a.app(in.App)
 	var v settings.Version[settings.App]
 	if err == nil {
-		v, err = a.deps.Settings.SetApp(ctx, in.App, in.change(ctx), func(s *settings.App) error { return over(in.RawBody, s) })
+		v, err = a.deps.Settings.SetApp(ctx, in.App, in.change(ctx), func(s *settings.App) error {
+			old := *s
+			err := over(in.RawBody, s)
+			s.Keep(old)
+			return err
+		})
 	}
 	a.record(ctx, "change settings", in.App, in.App, err)
 	return changed(v.Number), err
@@ -119,6 +124,9 @@ func (a *API) appVersions(ctx context.Context, in *InApp) (*appVersionsOutput, e
 		return nil, err
 	}
 	list, err := a.deps.Settings.AppVersions(ctx, in.App)
+	for i := range list {
+		list[i].Settings = list[i].Settings.Hide()
+	}
 	return &appVersionsOutput{list}, err
 }
 

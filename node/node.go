@@ -1,8 +1,8 @@
 // Package node is one process of the cluster that carries media: it puts the ways in, the hub and the ways out
 // together as its role says, tells the registry about itself, and answers HTTP.
 //
-// Imports: api, cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/auth, internal/clientip, internal/cloudnotice,
-// internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/settings, internal/trace, internal/turn, internal/usage, ladder, media, relay, rtc, signal, signal/antmedia,
+// Imports: api, cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/access, internal/auth, internal/clientip, internal/cloudnotice,
+// internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/safehttp, internal/settings, internal/trace, internal/turn, internal/usage, ladder, media, relay, rtc, signal, signal/antmedia,
 // signal/whep, signal/whip, stream, web.
 package node
 
@@ -25,7 +25,7 @@ import (
 	outrelay "sluice/egress/relay"
 	outrtc "sluice/egress/webrtc"
 	inrelay "sluice/ingest/relay"
-	"sluice/internal/auth"
+	"sluice/internal/access"
 	"sluice/internal/clientip"
 	"sluice/internal/cloudnotice"
 	"sluice/internal/config"
@@ -66,7 +66,6 @@ func roles() map[cluster.Role]ways {
 type Deps struct {
 	Registry  cluster.Registry
 	Documents cluster.Documents // nil: the node has no accounts and no REST
-	Authorize auth.Hook         // nil: auth.AllowAll
 	Tracer    *trace.Tracer     // nil: requests are not traced
 	LogLevel  *slog.LevelVar    // of Log, which the cluster's settings change; nil: they don't
 	Metadata  string            // where the cloud's service for its machines is; "": where Azure has it
@@ -92,6 +91,8 @@ type Node struct {
 	relayIn   *inrelay.Relay
 	directory *cluster.Directory
 	member    *cluster.Member
+	guard     *access.Guard
+	ruled     chan struct{}  // closed once the rules were read
 	docs      *cluster.Watch // nil: no documents
 	settings  *settings.Store
 	logLevel  slog.Level           // at the start
@@ -113,9 +114,6 @@ type Node struct {
 // New puts a node together; it does no I/O. The configuration must have passed its checks.
 func New(cfg config.Node, deps Deps) (*Node, error) {
 	deps.Log = cmp.Or(deps.Log, slog.Default())
-	if deps.Authorize == nil {
-		deps.Authorize = auth.AllowAll
-	}
 	n := &Node{cfg: cfg, deps: deps, role: cluster.Role(cfg.Role), started: time.Now()}
 	var ok bool
 	if n.ways, ok = roles()[n.role]; !ok {
@@ -184,6 +182,9 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 		n.notices = cloudnotice.New(cloudnotice.Config{Service: deps.Metadata, Log: n.log})
 	}
 	clients := clientip.New(trusted)
+	if err := n.newGuard(); err != nil {
+		return nil, err
+	}
 	n.newAPI(clients)
 	n.http = n.server(clients)
 	for _, r := range n.resources {
@@ -300,6 +301,7 @@ func (n *Node) Run(ctx context.Context) error {
 		lifecycle.Part{Name: "load", Run: n.load.run},
 		lifecycle.Part{Name: "member", Run: n.member.Run},
 		lifecycle.Part{Name: "documents", Run: n.runDocs},
+		lifecycle.Part{Name: "access", Run: n.runGuard},
 		lifecycle.Part{Name: "media", Run: n.rtc.Run},
 		lifecycle.Part{Name: "turn", Run: n.runTURN},
 		lifecycle.Part{Name: "hub", Run: n.hub.Run},

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -9,8 +8,6 @@ import (
 	"time"
 
 	"sluice/cluster"
-	outrtc "sluice/egress/webrtc"
-	"sluice/internal/auth"
 	"sluice/internal/config"
 	"sluice/internal/settings"
 	"sluice/ladder"
@@ -37,8 +34,10 @@ func checkSettings(a settings.App) error {
 	if _, err := config.Playout(a.PlayoutDelay); err != nil {
 		return fmt.Errorf("playoutDelay: %w", err)
 	}
-	_, err := rungsOf(a)
-	return err
+	if _, err := rungsOf(a); err != nil {
+		return err
+	}
+	return checkAccess(a)
 }
 
 func rungsOf(a settings.App) (list []ladder.Rung, err error) {
@@ -125,14 +124,4 @@ func (n *Node) playout(key media.Key) *time.Duration {
 func (n *Node) allows(app, origin string) bool {
 	a, ok := n.settings.App(app)
 	return !ok || a.Allows(origin)
-}
-
-// authorize is asked before each session.
-func (n *Node) authorize(ctx context.Context, r auth.Request) error {
-	if r.Action == auth.Play {
-		if a, ok := n.settings.App(r.Stream.App); ok && a.ViewerLimit >= 0 && n.viewersOf(r.Stream) >= a.ViewerLimit {
-			return outrtc.ErrViewers
-		}
-	}
-	return n.deps.Authorize(ctx, r)
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"sluice/internal/auth"
+	"sluice/internal/access"
 	"sluice/internal/problem"
 	"sluice/media"
 )
@@ -58,7 +58,7 @@ func (r *Resource) known(s Session) []string {
 	switch {
 	case several:
 		return []string{paused, reconnect}
-	case r.cfg.Action == auth.Publish:
+	case r.cfg.Action == access.Publish:
 		return []string{reconnect}
 	case r.cfg.Viewers == nil:
 		return []string{active, inactive, layersEvent, reconnect}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/pion/webrtc/v4"
 
-	"sluice/internal/auth"
+	"sluice/internal/access"
 	"sluice/media"
 	"sluice/signal"
 	"sluice/stream"
@@ -191,8 +191,8 @@ func TestPublishersAreToldWhatIsPaused(t *testing.T) {
 		{"one", "reconnect", &several{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := signal.New(signal.Config{Protocol: "whip", Action: auth.Publish, Node: "n", Apps: func() []string { return []string{"live"} }, ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} },
-				Authorize: func(context.Context, auth.Request) error { return nil },
+			r := signal.New(signal.Config{Protocol: "whip", Action: access.Publish, Node: "n", Apps: func() []string { return []string{"live"} }, ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} },
+				Authorize: access.AllowAll,
 				Open: func(context.Context, media.Key, string, string, func(error)) (signal.Session, string, error) {
 					return c.l, "a=ice-ufrag:abcd\r\n", nil
 				}})

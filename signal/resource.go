@@ -1,7 +1,7 @@
 // Package signal is what WHIP and WHEP share: HTTP resources that open, steer and end a WebRTC session
 // (RFC 9725 and its sibling for playback).
 //
-// Imports: egress/webrtc, ingest/relay, media, rtc, stream, internal/auth, internal/problem, internal/trace.
+// Imports: egress/webrtc, ingest/relay, media, rtc, stream, internal/access, internal/problem, internal/trace.
 package signal
 
 import (
@@ -21,7 +21,7 @@ import (
 
 	egress "sluice/egress/webrtc"
 	"sluice/ingest/relay"
-	"sluice/internal/auth"
+	"sluice/internal/access"
 	"sluice/internal/problem"
 	"sluice/internal/trace"
 	"sluice/media"
@@ -50,14 +50,14 @@ type ICEServer struct {
 // Config of a Resource.
 type Config struct {
 	Protocol   string // "whip" or "whep": the path element
-	Action     auth.Action
+	Action     access.Action
 	Open       Open
 	Node       string                        // this node's id, the first part of session names
 	Apps       func() []string               // applications that exist
 	Allows     func(app, origin string) bool // whether pages of a site may use an application; nil: all may
 	ICEServers []ICEServer
 	Relays     func() []ICEServer // more of them, with credentials for one client; nil: none
-	Authorize  auth.Hook
+	Authorize  access.Hook
 	Admit      func() error // refuses new sessions with an error, such as egress/webrtc's ErrFull; nil: takes all
 	ClientAddr func(*http.Request) netip.Addr
 	Viewers    func(media.Key) int // of a stream in the whole cluster; nil: clients are not told
@@ -81,6 +81,7 @@ type entry struct {
 	viewer  viewer       // the same; nil: it publishes
 	kinds   []media.Kind // of the media lines; 0: nothing is sent by it
 	key     media.Key
+	grant   *access.Grant
 	gone    chan struct{} // closed when it is no longer among the sessions
 
 	// Under the resource's mu.
@@ -189,14 +190,23 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 		return err
 	}
 	remote := r.cfg.ClientAddr(req)
-	if err := r.cfg.Authorize(req.Context(), auth.Request{Action: r.cfg.Action, Stream: key, Token: bearer(req), Remote: remote}); err != nil {
+	asks := Asks(req)
+	asks.Action, asks.Stream, asks.Remote = r.cfg.Action, key, remote
+	grant, err := r.cfg.Authorize(req.Context(), asks)
+	if err != nil {
 		return err
 	}
-	e := &entry{key: key, gone: make(chan struct{})}
+	e := &entry{key: key, grant: grant, gone: make(chan struct{})}
+	began := false
+	defer func() {
+		if !began {
+			grant.End()
+		}
+	}()
 	published := key
 	if backup, err := Backup(req); err != nil {
 		return err
-	} else if backup && r.cfg.Action == auth.Publish {
+	} else if backup && r.cfg.Action == access.Publish {
 		published = key.Backup()
 	}
 	var name string
@@ -209,6 +219,11 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 	})
 	if err != nil {
 		close(opened)
+		return err
+	}
+	if err := grant.Begin(req.Context()); err != nil {
+		close(opened)
+		session.Close(stream.ErrStopped)
 		return err
 	}
 	if strings.Contains(offer, "a=rtcp-mux-only") { // RFC 9725 §4.4.1, RFC 8858 §3
@@ -224,7 +239,9 @@ func (r *Resource) post(w http.ResponseWriter, req *http.Request, key media.Key)
 	r.mu.Lock()
 	r.sessions[name] = e
 	r.mu.Unlock()
+	began = true
 	close(opened)
+	grant.OnRevoked(func(reason error) { go r.revoke(name, e, reason) })
 	h := w.Header()
 	h.Set("Content-Type", "application/sdp")
 	h.Set("Location", req.URL.EscapedPath()+"/"+name)
@@ -367,6 +384,7 @@ func (r *Resource) forgetLocked(name string) {
 	if e := r.sessions[name]; e != nil {
 		delete(r.sessions, name)
 		close(e.gone)
+		e.grant.End()
 	}
 }
 
@@ -382,13 +400,22 @@ func (r *Resource) key(req *http.Request) (media.Key, error) {
 	return key, problem.New(problem.UnknownApp, fmt.Sprintf("there is no application %q here; there are: %s", key.App, strings.Join(apps, ", ")))
 }
 
-// bearer is the token of RFC 6750 §2.1, or that of the query for clients that can't set headers.
-func bearer(req *http.Request) string {
-	scheme, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
-	if strings.EqualFold(scheme, "Bearer") {
-		return strings.TrimSpace(token)
+// revoke ends a session that was allowed to begin, and no longer is. A publisher's stream ends at once: nobody waits for him.
+func (r *Resource) revoke(name string, e *entry, reason error) {
+	r.forget(name)
+	e.session.Close(fmt.Errorf("%w: %w", stream.ErrStopped, reason))
+}
+
+// Asks is what a request shows of who asks: the token of RFC 6750 §2.1, or that of the query for clients that can't set headers, and
+// what goes with it. Action, Stream and Remote are left to the caller.
+func Asks(req *http.Request) access.Request {
+	q := req.URL.Query()
+	a := access.Request{Token: q.Get("token"), SubscriberID: q.Get("subscriberId"), SubscriberCode: q.Get("subscriberCode"),
+		Name: q.Get("streamName"), Metadata: q.Get("metaData"), Query: req.URL.RawQuery, Origin: req.Header.Get("Origin")}
+	if scheme, token, _ := strings.Cut(req.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
+		a.Token = strings.TrimSpace(token)
 	}
-	return req.URL.Query().Get("token")
+	return a
 }
 
 // body reads a request's body of one content type.
@@ -435,12 +462,19 @@ func ProblemOf(err error) *problem.Problem {
 	if errors.As(err, &p) {
 		return p
 	}
+	if errors.Is(err, access.ErrUnavailable) { // why is for the operator's log
+		return problem.New(problem.RegistryAway, "what needs the cluster's registry must wait until it is back; media goes on")
+	}
 	for _, c := range []struct {
 		is   error
 		code problem.Code
 	}{
-		{auth.ErrUnauthorized, problem.Unauthorized},
-		{auth.ErrForbidden, problem.Forbidden},
+		{access.ErrBlocked, problem.UserBlocked},
+		{access.ErrTooManySessions, problem.TooManySessions},
+		{access.ErrUnauthorized, problem.Unauthorized},
+		{access.ErrForbidden, problem.Forbidden},
+		{access.ErrTooMany, problem.TooMany},
+		{access.ErrNoAnswer, problem.HookAway},
 		{rtc.ErrBadSDP, problem.BadSDP},
 		{rtc.ErrNoCodec, problem.NoCodec},
 		{rtc.ErrBadCandidate, problem.BadCandidate},

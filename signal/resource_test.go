@@ -18,7 +18,7 @@ import (
 
 	egress "sluice/egress/webrtc"
 	ingest "sluice/ingest/webrtc"
-	"sluice/internal/auth"
+	"sluice/internal/access"
 	"sluice/media"
 	"sluice/rtc"
 	"sluice/signal"
@@ -53,14 +53,14 @@ func serve(t *testing.T) *server {
 		Relays: func() []signal.ICEServer {
 			return []signal.ICEServer{{URL: "turn:192.0.2.1:3478?transport=tcp", Username: "1:x", Credential: "q="}}
 		},
-		Authorize: func(_ context.Context, r auth.Request) error {
+		Authorize: func(_ context.Context, r access.Request) (*access.Grant, error) {
 			switch r.Token {
 			case "bad":
-				return auth.ErrUnauthorized
+				return nil, access.ErrUnauthorized
 			case "other":
-				return auth.ErrForbidden
+				return nil, access.ErrForbidden
 			}
-			return nil
+			return nil, nil
 		},
 		ClientAddr: func(*http.Request) netip.Addr { return netip.MustParseAddr("192.0.2.1") },
 		Viewers:    func(media.Key) int { return 7 },

@@ -1,30 +1,10 @@
-// Package auth knows people and programs: their accounts, sessions and API keys, what each may do, and what each has done. And it has
-// the Hook that decides who may publish and play.
+// Package auth knows people and programs: their accounts, sessions and API keys, what each may do, and what each has done.
 //
-// Imports: cluster, media.
+// Imports: cluster.
 package auth
-
-import (
-	"context"
-	"errors"
-	"net/netip"
-
-	"sluice/media"
-)
-
-// What a Hook answers.
-var (
-	ErrUnauthorized = errors.New("a valid token is needed")
-	ErrForbidden    = errors.New("this is not allowed")
-)
 
 // Action is what somebody wants to do.
 type Action string
-
-const (
-	Publish Action = "publish"
-	Play    Action = "play"
-)
 
 // What people and programs ask of the API; see Can.
 const (
@@ -45,20 +25,3 @@ const (
 	AuditRead     Action = "audit:read"
 	Debug         Action = "debug" // profiles of the processes
 )
-
-// Request is one wish, as it came by any of the ways to ask.
-type Request struct {
-	Action         Action
-	Stream         media.Key
-	Token          string // bearer token or the token of the protocol's message; "" none
-	SubscriberID   string
-	SubscriberCode string
-	Remote         netip.Addr // the client, behind listed proxies; the zero Addr when unknown
-}
-
-// Hook allows a request with nil, else its error wraps ErrUnauthorized or ErrForbidden. It is called from any
-// goroutine, once for each session, before anything is spent on it.
-type Hook func(ctx context.Context, r Request) error
-
-// AllowAll lets everybody do everything.
-func AllowAll(context.Context, Request) error { return nil }

@@ -70,7 +70,6 @@ func TestCan(t *testing.T) {
 		{"nobody, with a role by mistake", Identity{Role: Administrator}, StreamsRead, "live", false, false},
 		{"nobody on what is open", Identity{}, Public, "", true, true},
 		{"an action that is none", admin, "everything", "", false, false},
-		{"publishing is for Hook", admin, Publish, "live", false, false},
 		{"administrator", admin, UsersWrite, "", true, true},
 		{"operator on accounts", operator, UsersRead, "", false, false},
 		{"operator on streams", operator, StreamsWrite, "live", true, true},

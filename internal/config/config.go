@@ -67,6 +67,7 @@ type Node struct {
 	EdgeIdle         time.Duration `yaml:"edge-idle" default:"5s" check:"positive" help:"An edge keeps a stream for so long after its last viewer."`
 
 	Accounts Accounts `yaml:"accounts" embed:"" prefix:"accounts-"`
+	Access   Access   `yaml:"access" embed:"" prefix:"access-"`
 
 	Limits        Limits        `yaml:"limits" embed:"" prefix:"limits-"`
 	DrainDeadline time.Duration `yaml:"drain-deadline" default:"30s" check:"positive" help:"A node that stops gives its clients so long to move."`
@@ -79,6 +80,11 @@ type Accounts struct {
 	SessionLife time.Duration `yaml:"session-life" default:"168h" check:"positive" help:"Every session ends then."`
 	AuditKeep   time.Duration `yaml:"audit-keep" default:"2160h" check:"positive" help:"How long the audit log keeps an entry."`
 	FirstLink   bool          `yaml:"first-link" default:"true" negatable:"" help:"Print a link for the first administrator while there is no account."`
+}
+
+// Access is about those who publish and play.
+type Access struct {
+	PrivateHosts []string `yaml:"private-hosts" default:"" check:"prefix" help:"Private networks in which webhooks and key sets may be, such as 10.1.0.0/16; none: only public addresses are asked."`
 }
 
 // ICE is what clients are told about finding a way to the node.

@@ -10,6 +10,8 @@ var (
 	BadCredentials    = Code{"bad_credentials", 401, "Name or password is wrong"}
 	BadLink           = Code{"bad_link", 403, "The link can't be used"}
 	BadCSRF           = Code{"bad_csrf_token", 403, "The request may come from another site"}
+	UserBlocked       = Code{"user_blocked", 403, "The subscriber is blocked"}
+	TooManySessions   = Code{"too_many_sessions", 403, "The subscriber has as many sessions as he may"}
 	Forbidden         = Code{"forbidden", 403, "This is not allowed"}
 	NotFound          = Code{"not_found", 404, "There is nothing at this address"}
 	UnknownApp        = Code{"unknown_app", 404, "There is no such application"}
@@ -37,5 +39,6 @@ var (
 	NoNode            = Code{"no_node", 503, "No node can take this request"}
 	OriginUnreachable = Code{"origin_unreachable", 503, "The server that has the stream can't be reached"}
 	RegistryAway      = Code{"registry_unavailable", 503, "The cluster's registry can't be reached"}
+	HookAway          = Code{"access_hook_unavailable", 503, "The server that decides on access does not answer"}
 	Timeout           = Code{"timeout", 504, "It took too long"}
 )

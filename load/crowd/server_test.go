@@ -18,7 +18,7 @@ import (
 
 	outrtc "sluice/egress/webrtc"
 	inrtc "sluice/ingest/webrtc"
-	"sluice/internal/auth"
+	"sluice/internal/access"
 	"sluice/internal/impair"
 	"sluice/rtc"
 	"sluice/signal"
@@ -48,11 +48,11 @@ func newServer(t *testing.T) *server {
 	running.Go(func() { _ = hub.Run(ctx) })
 	running.Go(func() { _ = endpoint.Run(ctx) })
 	s := &server{out: outrtc.New(outrtc.Config{Hub: hub, RTC: endpoint, Log: quiet}), media: endpoint.Addr()}
-	cfg := signal.Config{Node: "n", Apps: func() []string { return []string{"live"} }, Log: quiet, Authorize: func(_ context.Context, r auth.Request) error {
+	cfg := signal.Config{Node: "n", Apps: func() []string { return []string{"live"} }, Log: quiet, Authorize: func(_ context.Context, r access.Request) (*access.Grant, error) {
 		if r.Token == "bad" {
-			return auth.ErrForbidden
+			return nil, access.ErrForbidden
 		}
-		return nil
+		return nil, nil
 	}, ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} }}
 	mux := http.NewServeMux()
 	whip.New(inrtc.New(inrtc.Config{Hub: hub, RTC: endpoint, Log: quiet}), cfg).Register(mux)

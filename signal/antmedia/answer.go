@@ -38,7 +38,7 @@ func (s *socket) answer(r request, key media.Key) {
 	if err != nil {
 		if s.ctx.Err() == nil {
 			s.log.Warn("stream not found out about", "stream", key, "err", err)
-			s.fail(key.ID, "data_store_not_available", "ask again")
+			s.fail(key.ID, noStore, "ask again")
 		}
 		return
 	}

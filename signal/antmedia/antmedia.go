@@ -3,7 +3,7 @@
 //
 // Locks: Handler.mu and socket.mu are never held together. Sessions' callbacks take socket.mu.
 //
-// Imports: media, stream, rtc, cluster, internal/auth, internal/problem, internal/trace, ingest/relay, ingest/webrtc, egress/webrtc, signal.
+// Imports: media, stream, rtc, cluster, internal/access, internal/problem, internal/trace, ingest/relay, ingest/webrtc, egress/webrtc, signal.
 package antmedia
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/coder/websocket"
 
 	"sluice/egress/webrtc"
-	"sluice/internal/auth"
+	"sluice/internal/access"
 	"sluice/internal/problem"
 	"sluice/media"
 	"sluice/rtc"
@@ -106,7 +106,7 @@ type Config struct {
 	Allows     func(app, origin string) bool // whether pages of a site may use an application; nil: all may
 	ICEServers []signal.ICEServer
 	Relays     func() []signal.ICEServer // more of them, with credentials for one client; nil: none
-	Authorize  auth.Hook
+	Authorize  access.Hook
 	Admit      func() error // refuses new sessions with an error; it does not block. nil: takes all
 	ClientAddr func(*http.Request) netip.Addr
 	Limits     Limits
@@ -180,7 +180,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := newSocket(r.Context(), h, app, h.cfg.ClientAddr(r))
-	s.backup = backup
+	s.backup, s.shown = backup, signal.Asks(r)
 	if !h.add(s) {
 		problem.New(problem.NodeFull, "too many WebSockets are open").Write(w)
 		return

@@ -20,7 +20,7 @@ import (
 	"github.com/coder/websocket"
 
 	"sluice/egress/webrtc"
-	"sluice/internal/auth"
+	"sluice/internal/access"
 	"sluice/media"
 	"sluice/rtc"
 	"sluice/signal"
@@ -222,7 +222,7 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 func serve(t testing.TB, w *world, change func(*Config)) (*Handler, string) {
 	before := runtime.NumGoroutine()
 	cfg := Config{Publisher: w, Player: w, Directory: w, Apps: func() []string { return []string{"live"} }, Log: quiet(),
-		Authorize: auth.AllowAll, ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} },
+		Authorize: access.AllowAll, ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} },
 		ICEServers: []signal.ICEServer{{URL: "stun:stun.example:3478"}},
 		Relays: func() []signal.ICEServer {
 			return []signal.ICEServer{{URL: "turn:turn.example:3478", Username: "u", Credential: "c"}}
@@ -311,11 +311,11 @@ func TestConversations(t *testing.T) {
 			w := newWorld()
 			h, url := serve(t, w, func(c *Config) {
 				c.Limits.Sessions, c.Limits.Waiting, c.Limits.Measure = 3, 2, time.Millisecond
-				c.Authorize = func(_ context.Context, a auth.Request) error {
+				c.Authorize = func(_ context.Context, a access.Request) (*access.Grant, error) {
 					if a.Token == "wrong" {
-						return fmt.Errorf("%w: it is wrong", auth.ErrUnauthorized)
+						return nil, fmt.Errorf("%w: it is wrong", access.ErrUnauthorized)
 					}
-					return nil
+					return nil, nil
 				}
 			})
 			c := dial(t, url)

@@ -7,7 +7,7 @@ import (
 	"sluice/cluster"
 	"sluice/egress/webrtc"
 	"sluice/ingest/relay"
-	"sluice/internal/auth"
+	"sluice/internal/access"
 	"sluice/rtc"
 	"sluice/stream"
 )
@@ -16,6 +16,8 @@ import (
 const (
 	noStreamExist    = "no_stream_exist"
 	unauthorized     = "unauthorized_access"
+	userBlocked      = "user_blocked"
+	noStore          = "data_store_not_available"
 	highResource     = "highResourceUsage"
 	idInUse          = "streamIdInUse"
 	alreadyPublish   = "already_publishing"
@@ -62,8 +64,12 @@ func refuse(err error) (r refusal, known bool) {
 	switch {
 	case errors.Is(err, stream.ErrOffline):
 		return refusal{noStreamExist, notStreaming}, true
-	case errors.Is(err, auth.ErrUnauthorized), errors.Is(err, auth.ErrForbidden):
-		return refusal{unauthorized, ""}, true
+	case errors.Is(err, access.ErrBlocked):
+		return refusal{userBlocked, ""}, true
+	case errors.Is(err, access.ErrUnauthorized), errors.Is(err, access.ErrForbidden), errors.Is(err, access.ErrTooMany), errors.Is(err, access.ErrNoAnswer):
+		return refusal{unauthorized, err.Error()}, true
+	case errors.Is(err, access.ErrUnavailable):
+		return refusal{noStore, "ask again"}, true
 	case errors.Is(err, stream.ErrInUse), errors.Is(err, cluster.ErrStreamInUse):
 		return refusal{idInUse, ""}, true
 	case errors.Is(err, stream.ErrNoBackup):

@@ -15,7 +15,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"sluice/internal/auth"
+	"sluice/internal/access"
 )
 
 func TestRefusedUpgrades(t *testing.T) {
@@ -217,7 +217,7 @@ func TestSlowReader(t *testing.T) {
 func TestManyWaiting(t *testing.T) {
 	const viewers = 10_000
 	w := newWorld()
-	h := New(Config{Publisher: w, Player: w, Directory: w, Apps: func() []string { return []string{"live"} }, Authorize: auth.AllowAll, Log: quiet()})
+	h := New(Config{Publisher: w, Player: w, Directory: w, Apps: func() []string { return []string{"live"} }, Authorize: access.AllowAll, Log: quiet()})
 	var told atomic.Int64
 	sockets := make([]*socket, viewers)
 	for i := range sockets {

@@ -16,6 +16,9 @@ type request struct {
 	Token          text    `json:"token"`
 	SubscriberID   text    `json:"subscriberId"`
 	SubscriberCode text    `json:"subscriberCode"`
+	StreamName     text    `json:"streamName"`
+	MetaData       text    `json:"metaData"`
+	ViewerInfo     text    `json:"viewerInfo"`
 	MainTrack      text    `json:"mainTrack"`
 	Type           text    `json:"type"`
 	SDP            text    `json:"sdp"`

@@ -1,6 +1,7 @@
 package antmedia
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 
 	"sluice/egress/webrtc"
 	"sluice/ingest/relay"
-	"sluice/internal/auth"
+	"sluice/internal/access"
 	"sluice/media"
 	"sluice/rtc"
 	"sluice/stream"
@@ -24,7 +25,7 @@ type session struct {
 	id      string
 	key     media.Key
 	publish bool // else play
-	access  auth.Request
+	access  access.Request
 	log     *slog.Logger
 	ctx     context.Context // ends with the session
 	cancel  context.CancelFunc
@@ -33,6 +34,7 @@ type session struct {
 	// Under the socket's lock.
 	lane  lane
 	media bool // it flowed once
+	grant *access.Grant
 	over  bool // nothing is said about it any more
 
 	// The lane's.
@@ -43,16 +45,27 @@ type session struct {
 }
 
 func newSession(s *socket, key media.Key, publish bool, r request) *session {
-	x := &session{socket: s, id: key.ID, key: key, publish: publish,
-		access: auth.Request{Action: auth.Play, Stream: key, Token: string(r.Token), SubscriberID: string(r.SubscriberID),
-			SubscriberCode: string(r.SubscriberCode), Remote: s.remote},
+	x := &session{socket: s, id: key.ID, key: key, publish: publish, access: s.shows(key, publish, r),
 		log: s.log.With("stream", key.String(), "publish", publish)}
-	if publish {
-		x.access.Action = auth.Publish
-	}
 	x.ctx, x.cancel = context.WithCancel(s.ctx)
 	x.clock = time.AfterFunc(s.h.cfg.Limits.Start, x.late)
 	return x
+}
+
+// shows is what a message shows of who asks, or in its place the socket's URL.
+func (s *socket) shows(key media.Key, publish bool, r request) access.Request {
+	a := s.shown
+	a.Action, a.Stream, a.Remote, a.Session = access.Play, key, s.remote, s.owner
+	a.Metadata = cmp.Or(string(r.MetaData), string(r.ViewerInfo), a.Metadata)
+	if publish {
+		a.Action, a.Metadata = access.Publish, cmp.Or(string(r.MetaData), a.Metadata)
+	}
+	a.Name = cmp.Or(string(r.StreamName), a.Name)
+	a.Token = cmp.Or(string(r.Token), a.Token)
+	if r.SubscriberID != "" {
+		a.SubscriberID, a.SubscriberCode = string(r.SubscriberID), string(r.SubscriberCode)
+	}
+	return a
 }
 
 // doLocked runs f in the session's lane. When too much waits there, the client talks nonsense: f is dropped.
@@ -85,10 +98,20 @@ func (x *session) say(m reply) bool {
 
 // begin asks for permission and makes the first step.
 func (x *session) begin() {
-	if err := x.h.cfg.Authorize(x.ctx, x.access); err != nil {
+	grant, err := x.h.cfg.Authorize(x.ctx, x.access)
+	if err != nil {
 		x.failed(err)
 		return
 	}
+	x.mu.Lock()
+	if x.over {
+		x.mu.Unlock()
+		grant.End()
+		return
+	}
+	x.grant = grant
+	x.mu.Unlock()
+	grant.OnRevoked(x.revoked)
 	if x.publish {
 		x.say(reply{Command: "start"})
 		return
@@ -103,6 +126,10 @@ func (x *session) begin() {
 		return
 	}
 	x.leg = leg
+	if err := x.grant.Begin(x.ctx); err != nil {
+		x.failed(fmt.Errorf("play: %w", err))
+		return
+	}
 	if x.say(reply{Command: "takeConfiguration", Type: "offer", SDP: offer, IDMapping: idMapping(offer)}) {
 		x.forget(x.id)
 	}
@@ -133,6 +160,10 @@ func (x *session) describe(sdp string) {
 			return
 		}
 		x.leg = leg
+		if err := x.grant.Begin(x.ctx); err != nil {
+			x.failed(fmt.Errorf("publish: %w", err))
+			return
+		}
 		x.say(reply{Command: "takeConfiguration", Type: "answer", SDP: answer})
 	default:
 		leg, ok := x.leg.(PlaySession)
@@ -261,6 +292,17 @@ func (x *session) lost(err error) {
 	}
 }
 
+// revoked is told when the session's permission was withdrawn. A publisher's stream ends at once: nobody waits for him.
+func (x *session) revoked(reason error) {
+	r, _ := refuse(reason)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.over {
+		x.sayLocked(r.reply(x.id))
+		x.finishLocked(fmt.Errorf("%w: %w", stream.ErrStopped, reason))
+	}
+}
+
 // failed refuses a session for an error of those who carry it out.
 func (x *session) failed(err error) {
 	if x.ctx.Err() != nil { // stopped meanwhile: nobody wants to know
@@ -298,6 +340,7 @@ func (x *session) finishLocked(reason error) {
 func (x *session) endLocked(reason error) {
 	x.over = true
 	x.clock.Stop()
+	x.grant.End()
 	x.cancel()
 	delete(x.sessions, x.id)
 	x.stopped = append(x.stopped, x.id)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"sluice/internal/access"
 	"sluice/internal/trace"
 	"sluice/media"
 	"sluice/stream"
@@ -35,7 +36,8 @@ type socket struct {
 	app    string
 	backup bool // its publishers are backups of their streams
 	remote netip.Addr
-	owner  string // who publishes from this socket, for stream.PublishOptions.Session
+	shown  access.Request // with the socket's URL, for messages that show nothing
+	owner  string         // who publishes from this socket, for stream.PublishOptions.Session
 	log    *slog.Logger
 	ws     *websocket.Conn
 	ctx    context.Context // ends with the socket
