@@ -1,7 +1,7 @@
 // Package api is the HTTP interface for people's panels and customers' programs: REST under /rest/v2/, described at /openapi.json. Each operation
 // is declared with the action that it needs; who asks, and whether he may, is decided before it runs.
 //
-// Imports: cluster, internal/auth, internal/problem, internal/settings, internal/trace, media.
+// Imports: cluster, internal/access, internal/auth, internal/problem, internal/settings, internal/trace, media.
 package api
 
 import (
@@ -17,6 +17,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"sluice/internal/access"
 	"sluice/internal/auth"
 	"sluice/internal/problem"
 	"sluice/internal/settings"
@@ -41,13 +42,14 @@ type Config struct {
 type Deps struct {
 	Accounts *auth.Accounts
 	Settings *settings.Store
+	Access   *access.Guard
 	Registry registry                       // what is told of nodes and streams
 	Client   func(*http.Request) netip.Addr // the client, behind listed proxies
 	Secure   func(*http.Request) bool       // the client's own connection has TLS
 	Log      *slog.Logger
 }
 
-// API is a node's. It is an http.Handler for /rest/v2/, /openapi.json and /openapi.
+// API is a node's. It is an http.Handler for /rest/v2/, /{app}/rest/v2/, /openapi.json and /openapi.
 type API struct {
 	deps   Deps
 	log    *slog.Logger
@@ -78,6 +80,7 @@ func New(cfg Config, deps Deps) *API {
 	a.audit()
 	a.settings()
 	a.applications()
+	a.access()
 	a.cluster()
 	a.page()
 	a.describeErrors()
@@ -86,7 +89,7 @@ func New(cfg Config, deps Deps) *API {
 
 // Patterns are what a mux gives to this handler.
 func Patterns() []string {
-	return []string{"/rest/v2/", "/openapi.json", "/openapi.yaml", "/openapi-3.0.json", "/openapi", "/openapi.js", "/openapi.css"}
+	return []string{"/rest/v2/", "/{app}/rest/v2/", "/openapi.json", "/openapi.yaml", "/openapi-3.0.json", "/openapi", "/openapi.js", "/openapi.css"}
 }
 
 // ServeHTTP implements http.Handler.
@@ -215,7 +218,8 @@ func asProblem(err error) (p *problem.Problem, known bool) {
 		{auth.ErrBadAccount, problem.Invalid}, {auth.ErrWeakPassword, problem.WeakPassword}, {auth.ErrNoAccount, problem.NotFound},
 		{auth.ErrAccountExists, problem.AlreadyExists}, {auth.ErrLastAdministrator, problem.LastAdministrator}, {auth.ErrBadLink, problem.BadLink},
 		{auth.ErrChanged, problem.Conflict}, {settings.ErrBad, problem.Invalid}, {settings.ErrNoApp, problem.UnknownApp}, {settings.ErrAppExists, problem.AlreadyExists},
-		{settings.ErrNoVersion, problem.NotFound}, {settings.ErrChanged, problem.Conflict}, {settings.ErrUnavailable, problem.RegistryAway},
+		{access.ErrNone, problem.NotFound}, {access.ErrBad, problem.Invalid}, {access.ErrUnavailable, problem.RegistryAway},
+		{access.ErrUnauthorized, problem.Unauthorized}, {access.ErrForbidden, problem.Forbidden}, {settings.ErrNoVersion, problem.NotFound}, {settings.ErrChanged, problem.Conflict}, {settings.ErrUnavailable, problem.RegistryAway},
 	} {
 		if !errors.Is(err, k.is) {
 			continue

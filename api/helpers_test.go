@@ -16,6 +16,7 @@ import (
 	"sluice/cluster/mongo"
 	"sluice/cluster/mongo/mongotest"
 	"sluice/cluster/sqlite"
+	"sluice/internal/access"
 	"sluice/internal/auth"
 	"sluice/internal/settings"
 )
@@ -71,7 +72,7 @@ func newServer(t *testing.T, reg cluster.Store) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := New(Config{Version: "test"}, Deps{Accounts: accounts, Settings: saved, Registry: reg,
+	a := New(Config{Version: "test"}, Deps{Accounts: accounts, Settings: saved, Access: access.New(reg, access.Config{}), Registry: reg,
 		Client: func(r *http.Request) netip.Addr { return netip.MustParseAddrPort(r.RemoteAddr).Addr() },
 		Secure: func(r *http.Request) bool { return r.TLS != nil }})
 	return &server{API: a, reg: reg, accounts: accounts}

@@ -480,7 +480,7 @@ func TestRevoking(t *testing.T) {
 		}
 	}
 	want("nothing")
-	is(t, "delete", here.DeleteToken(ctx, "live", token.ID), nil)
+	is(t, "delete", here.DeleteToken(ctx, key, token.ID), nil)
 	want("a token was deleted", "token")
 	is(t, "deny", here.DenyJWT(ctx, "live", "j1", time.Now().Add(time.Hour)), nil)
 	want("a JWT was denied", "token", "jwt")

@@ -43,10 +43,7 @@ func (g *Guard) sit(ctx context.Context, key media.Key, subscriber string, limit
 	if err != nil {
 		return nil, err
 	}
-	ids := make([]string, limit)
-	for i := range ids {
-		ids[i] = fmt.Sprintf("%s.%d", subscriberDoc(key.ID, subscriber), i)
-	}
+	ids := seatsOf(key, subscriber, limit)
 	for range editTries {
 		taken := map[string]cluster.Document{}
 		page, _, err := g.docs.Find(ctx, cluster.Query{Kind: kindSeat, Group: key.App, IDs: ids})
@@ -84,6 +81,53 @@ func (g *Guard) sit(ctx context.Context, key media.Key, subscriber string, limit
 		}
 	}
 	return nil, ErrTooManySessions
+}
+
+func seatsOf(key media.Key, subscriber string, limit int) []string {
+	ids := make([]string, limit)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("%s.%d", subscriberDoc(key.ID, subscriber), i)
+	}
+	return ids
+}
+
+// Connections is how many sessions each of some subscribers has; -1: they are not counted.
+func (g *Guard) Connections(ctx context.Context, key media.Key, of []Subscriber) ([]int, error) {
+	count, lives := make([]int, len(of)), map[string]bool{g.holder: true}
+	var ids []string
+	whose := map[string]int{}
+	look := func() error {
+		page, _, err := g.docs.Find(ctx, cluster.Query{Kind: kindSeat, Group: key.App, IDs: ids})
+		for _, d := range page {
+			free, failed := g.lapsed(ctx, d, lives)
+			if failed != nil {
+				return failed
+			}
+			if !free {
+				count[whose[d.ID]]++
+			}
+		}
+		ids = ids[:0]
+		return unavailable(err)
+	}
+	for i, s := range of {
+		if s.Limit < 0 {
+			count[i] = -1
+			continue
+		}
+		for _, id := range seatsOf(key, s.ID, max(1, s.Limit)) {
+			ids, whose[id] = append(ids, id), i
+		}
+		if len(ids)+maxSeats > cluster.MaxFind {
+			if err := look(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(ids) == 0 {
+		return count, nil
+	}
+	return count, look()
 }
 
 // lapsed reports that whoever holds a seat is no more.

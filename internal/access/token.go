@@ -177,16 +177,20 @@ func (g *Guard) find(ctx context.Context, kind string, key media.Key, offset, li
 	return page, total, unavailable(err)
 }
 
-// DeleteToken deletes one and ends the session that it has admitted.
-func (g *Guard) DeleteToken(ctx context.Context, app, id string) error {
-	if _, _, err := g.readToken(ctx, app, id); err != nil {
+// DeleteToken deletes one of a stream and ends the session that it has admitted.
+func (g *Guard) DeleteToken(ctx context.Context, key media.Key, id string) error {
+	t, _, err := g.readToken(ctx, key.App, id)
+	if err == nil && t.Stream != key.ID {
+		err = ErrNone
+	}
+	if err != nil {
 		return err
 	}
 	// First void, then gone: what happens in between finds one of the two.
-	if err := g.cut(ctx, app, aboutToken(id), cut{Publish: true, Play: true}); err != nil {
+	if err := g.cut(ctx, key.App, aboutToken(id), cut{Publish: true, Play: true}); err != nil {
 		return err
 	}
-	if err := g.docs.Delete(ctx, kindToken, app, id, 0); err != nil && !isNone(err) {
+	if err := g.docs.Delete(ctx, kindToken, key.App, id, 0); err != nil && !isNone(err) {
 		return unavailable(err)
 	}
 	return nil
@@ -200,7 +204,7 @@ func (g *Guard) DeleteTokens(ctx context.Context, key media.Key) (n int, err err
 			return n, err
 		}
 		for _, t := range list {
-			if err := g.DeleteToken(ctx, key.App, t.ID); err != nil && !errors.Is(err, ErrNone) {
+			if err := g.DeleteToken(ctx, key, t.ID); err != nil && !errors.Is(err, ErrNone) {
 				return n, err
 			}
 			n++
