@@ -139,6 +139,32 @@ func TestRepairAcrossRenditions(t *testing.T) {
 	}
 }
 
+// What is missing of a rendition that was given up is asked for again and again. That must not use up what the peer may ask for of the one that he gets now.
+func TestWhatWasGivenUpIsNotSentAgain(t *testing.T) {
+	s := newStage(t, 0)
+	s.join()
+	s.send(rendition(0, 100, 3000, 90, true), false)
+	s.take(1, rendition(1, 40000, 3000, 4, true))
+	s.later(100 * time.Millisecond)
+	first := s.frames(t)
+	unbroken(t, first)
+	old, wanted := first[:len(first)-4], first[len(first)-4:]
+	for range 2 * againBurst / len(old) {
+		for _, f := range old {
+			s.v.asked = append(s.v.asked, asked{0, f.seq})
+		}
+		s.v.sendAgain(s.shard)
+	}
+	for _, f := range wanted {
+		s.v.asked = append(s.v.asked, asked{0, f.seq})
+	}
+	s.v.sendAgain(s.shard)
+	s.later(100 * time.Millisecond)
+	if again := s.frames(t); !slices.Equal(again, wanted) {
+		t.Errorf("%d packets came again, want the %d of the rendition that he gets", len(again), len(wanted))
+	}
+}
+
 // With a cached picture a viewer goes over at once; what waited for his slow path is not sent any more.
 func TestTakeACachedRendition(t *testing.T) {
 	s := newStage(t, 97)

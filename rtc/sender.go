@@ -542,7 +542,7 @@ func (v *Sender) sendAgain(sh *shard) {
 		if v.credit < 1 {
 			break
 		}
-		if slices.Contains(v.again, a) {
+		if slices.Contains(v.again, a) || !v.has(a) {
 			continue
 		}
 		for range copies {
@@ -578,16 +578,20 @@ func (v *Sender) resend(sh *shard, wanted []asked) {
 	v.stats.NotKept += uint64(len(wanted) - sent)
 }
 
-func (v *Sender) resendOne(sh *shard, a asked) bool {
+// has reports whether a packet may be sent again. Those of a rendition that was given up because the path was full may not: a peer asks for all of them again and again.
+func (v *Sender) has(a asked) bool {
 	t := &v.tracks[a.track]
 	index, ok := t.again(a.seq)
-	if !ok || !t.nack {
+	return ok && t.nack && !t.paused && !(t.joint.hasty && index < t.joint.index)
+}
+
+func (v *Sender) resendOne(sh *shard, a asked) bool {
+	if !v.has(a) {
 		return false
 	}
+	t := &v.tracks[a.track]
+	index, _ := t.again(a.seq)
 	from := t.jointOf(index)
-	if t.joint.hasty && index < t.joint.index || t.paused {
-		return false
-	}
 	ring := v.lane.tracks[from.source].ring
 	if ring == nil {
 		return false
