@@ -101,7 +101,9 @@ func (c *Control) Pace(now time.Time) float64 {
 	switch e := float64(c.Estimate()); {
 	case e == 0:
 		return paceFirst
-	case now.Sub(c.full) < time.Second: // what came lately came before that
+	case now.Sub(c.full) < drainFor: // its queue has no room
+		return 0
+	case now.Sub(c.full) < time.Second, now.Sub(c.full) < crowdedFor && c.delays.queue() > crowded: // what came lately came before that
 		return paceFull * c.least
 	default:
 		return max(pace*max(e, c.delays.took(tookFor)), paceLeast)
@@ -109,11 +111,15 @@ func (c *Control) Pace(now time.Time) float64 {
 }
 
 // What is given to a path at once: as a multiple of the estimate, of what it is taken to carry when it is full, and, before anything is known and at least, in bit/s.
-const pace, paceFull, paceFirst, paceLeast = 2.5, 1.35, 4e6, 1e6
+const pace, paceFull, paceFirst, paceLeast = 2.5, 1.2, 4e6, 1e6
+
+// drainFor is how long a path that is full gets no picture at all: what would be sent would wait behind the rest anyway, if it was not lost. crowdedFor is how long it has no room for
+// more than must be sent.
+const drainFor, crowdedFor = 100 * time.Millisecond, 5 * time.Second
 
 // Crowded reports whether the path has no room for more than must be sent: there is a queue, or was a moment ago, or the path takes little.
 func (c *Control) Crowded(now time.Time) bool {
-	return c.delays.queue() > crowded || now.Sub(c.full) < 5*time.Second || c.byDelay > 0 && c.Estimate() < littleRoom
+	return c.delays.queue() > crowded || now.Sub(c.full) < crowdedFor || c.byDelay > 0 && c.Estimate() < littleRoom
 }
 
 // littleRoom is the estimate below which sound twice is a good part of what a path takes.
@@ -122,10 +128,10 @@ const littleRoom = 700e3
 // Again is how often a packet that is asked for is sent again: where much is lost, what is sent again is, too, and a picture that waits for the third
 // time stands still.
 func (c *Control) Again(now time.Time) int {
-	switch {
-	case c.loss.last < 0.01 || c.Crowded(now):
+	switch share := c.loss.now(); {
+	case share < 0.01 || c.Crowded(now):
 		return 1
-	case c.loss.last < 0.03:
+	case share < 0.03:
 		return 2
 	}
 	return 3
@@ -226,6 +232,17 @@ func (l *lossWindow) share(now time.Time) (share float64, ok bool) {
 	*l = lossWindow{since: now, last: share}
 	return share, true
 }
+
+// now is the share of the last window, or of this one if that is more already.
+func (l *lossWindow) now() float64 {
+	if l.lost < leastLost {
+		return l.last
+	}
+	return max(l.last, float64(l.lost)/float64(l.got+l.lost))
+}
+
+// leastLost is how many lost packets say something.
+const leastLost = 3
 
 // usual is how long it takes until the peer tells of a packet, as TCP reckons when to send again (RFC 6298 §2).
 type usual struct {

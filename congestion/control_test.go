@@ -186,6 +186,52 @@ func TestLate(t *testing.T) {
 	}
 }
 
+// Where much is lost packets are sent again more than once, soon after that begins; but not to a path that is full.
+func TestAgain(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		path  path
+		at    float64
+		least int
+		most  int
+	}{
+		{"nothing is lost", path{takes: step(0, 0, 50e6)}, 8, 1, 1},
+		{"5 %, for half a second", path{takes: step(0, 0, 50e6), loss: step(5, 0, 0.05)}, 5.5, 2, 3},
+		{"5 %", path{takes: step(0, 0, 50e6), loss: step(5, 0, 0.05)}, 8, 2, 3},
+		{"the path is full", path{takes: step(5, 50e6, 1e6), queue: 300 * time.Millisecond}, 8, 1, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.path.sent, c.path.seconds = 2.5e6, 9
+			var control Control
+			got := 0
+			c.path.trace().play(t, &control, func(at float64, _ int) {
+				if at <= c.at {
+					got = control.Again(begin.Add(time.Duration(at * 1e9)))
+				}
+			})
+			if got < c.least || got > c.most {
+				t.Errorf("%d times", got)
+			}
+		})
+	}
+}
+
+// A path that is full gets nothing for a moment, and then less than what is sent to it usually.
+func TestPaceOfAFullPath(t *testing.T) {
+	var c Control
+	p := path{sent: 2.5e6, takes: step(0, 0, 5e6), seconds: 5}
+	p.trace().play(t, &c, func(float64, int) {})
+	now := begin.Add(5 * time.Second)
+	before := c.Pace(now)
+	c.Full(400e3, now)
+	if got := c.Pace(now.Add(50 * time.Millisecond)); got != 0 {
+		t.Errorf("%.0f bit/s while its queue drains", got)
+	}
+	if got := c.Pace(now.Add(500 * time.Millisecond)); got < 400e3 || got > 600e3 || before < 3e6 {
+		t.Errorf("%.0f bit/s, and %.0f before", got, before)
+	}
+}
+
 // Nothing is allocated for a packet, nor for a message.
 func TestNothingIsAllocated(t *testing.T) {
 	var c Control

@@ -14,6 +14,7 @@ func (v *Sender) Full(rate int) {
 		sh.post(task{call: func(sh *shard) {
 			if v.path != nil {
 				v.path.Full(float64(rate), sh.now)
+				v.budget = min(v.budget, 0)
 			}
 		}})
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"sluice/rtc"
 )
 
 // scene is a link, and what a viewer behind it must see.
@@ -88,13 +90,17 @@ func scenes() []scene {
 	const M = 1e6
 	delay := 20 * time.Millisecond
 	constant := func(rate float64) func(float64) float64 { return steps(0, rate) }
-	return []scene{
-		{"step", link{rate: steps(0, 5*M, 12, 0.6*M, 32, 5*M), queue: 300 * time.Millisecond, delay: delay}, 52, []must{
-			{"frozen after the cut", frozen(12, 32), 0, 1},
-			{"right after", reached(12, 32, 0), 0, 3},
+	step := func(name string, cut float64) scene {
+		return scene{name, link{rate: steps(0, 5*M, cut, 0.6*M, 32, 5*M), queue: 300 * time.Millisecond, delay: delay}, 52, []must{
+			{"frozen after the cut", frozen(cut, 32), 0, 0.8},
+			{"right after", reached(cut, 32, 0), 0, 2},
 			{"best after", reached(32, 52, 2), 0, 10},
 			{"frozen on the way up", frozen(32, 52), 0, 0},
-		}},
+		}}
+	}
+	return []scene{
+		step("step", 12),
+		step("step just before a key frame", 13.6), // most is cached of the smaller rung then
 		{"steady", link{rate: constant(2 * M), queue: 300 * time.Millisecond, delay: delay}, 60, []must{
 			{"share on the best", share(10, 60, 1), 0.95, 1}, {"frozen", frozen(5, 60), 0, 0},
 		}},
@@ -120,6 +126,33 @@ func scenes() []scene {
 		{"competing flow", link{rate: constant(3 * M), cross: func(at float64) float64 { // fills and leaves the link every 4 s
 			return 0.5*M + 1.2*M*math.Mod(at, 4)/4
 		}, queue: 200 * time.Millisecond, delay: delay}, 60, []must{{"share on the worst", share(10, 60, 0), 0, 0.05}, {"frozen", frozen(5, 60), 0, 1}}},
+	}
+}
+
+// How a viewer goes down depends on what comes sooner: what is cached, or the next key frame.
+func TestGoDown(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		cached   int // bytes
+		untilKey time.Duration
+		estimate int
+		full     bool
+		want     rtc.How
+	}{
+		{"a key frame only", 10_000, 1900 * time.Millisecond, 2e6, true, rtc.AtOnce},
+		{"and half a second", 35_000, 1500 * time.Millisecond, 2e6, true, rtc.AtOnce},
+		{"most of a second", 50_000, time.Second, 2e6, true, rtc.Paused},
+		{"just before the next one", 90_000, 100 * time.Millisecond, 2e6, true, rtc.Paused},
+		{"nothing", 0, time.Second, 2e6, true, rtc.Paused},
+		{"nothing, and there is room", 0, time.Second, 2e6, false, rtc.Seamless},
+		{"much, and there is room", 90_000, time.Second, 2e6, false, rtc.AtOnce},
+		{"much, and there is some room", 90_000, time.Second, 600e3, false, rtc.Seamless},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := goDown(c.cached, c.untilKey, 400e3, c.estimate, c.full); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
 	}
 }
 

@@ -241,28 +241,21 @@ func untilKey(cached []*media.Burst, distance time.Duration, now time.Time) time
 
 // goDown decides how a viewer goes to a smaller rendition, of which so many bytes are cached.
 //
-// If his path is full nothing more of the larger one is sent, and he sees something again as soon as the key frame has come that is cached; the rest
-// follows as fast as the path takes it, while new frames come. That must end soon: else it is better to wait for the next key frame.
-// If it is not full, he goes on with the larger one until then, unless what is cached comes sooner.
+// He goes to it at once if what is cached comes before its next key frame would. Else he goes on with the larger one until then, or, if his path is full, sees nothing: what would be
+// sent meanwhile would keep the path full.
 func goDown(cached int, untilKey time.Duration, rate, estimate int, full bool) rtc.How {
+	takes, otherwise := float64(max(estimate, leastPath)), rtc.Seamless
 	if full {
-		takes := fullTakes * float64(rate) // bit/s; a guess
-		behind := float64(cached*8)/takes - untilKey.Seconds()*(1-float64(rate)/takes)
-		if cached == 0 || behind > mostBehind.Seconds() {
-			return rtc.Paused
-		}
-		return rtc.AtOnce
+		takes, otherwise = fullTakes*float64(rate), rtc.Paused
 	}
-	if sending := float64(cached*8) / float64(max(estimate, leastPath)); cached == 0 || sending > untilKey.Seconds() {
-		return rtc.Seamless
+	if cached == 0 || float64(cached*8)/takes > untilKey.Seconds() {
+		return otherwise
 	}
 	return rtc.AtOnce
 }
 
-// leastPath is what a path is taken to carry at least, bit/s, and fullTakes one that is full, as a multiple of the rendition that the viewer goes to.
-// mostBehind is how much of that one may wait for the path when its next key frame comes.
+// leastPath is what a path is taken to carry at least, bit/s, and fullTakes one that is full, of the rate of the rendition that the viewer goes to: there are sound and headers too.
 const (
-	leastPath  = 300_000
-	fullTakes  = 1.5
-	mostBehind = 600 * time.Millisecond
+	leastPath = 300_000
+	fullTakes = 0.75
 )

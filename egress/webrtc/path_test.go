@@ -33,7 +33,8 @@ type world struct {
 	waiting []datagram
 	budget  float64 // bytes that may be given to the link at once
 	paced   time.Time
-	again   float64 // bytes that may be sent again
+	again   float64   // bytes that may be sent again
+	red     time.Time // until then sound goes with redundancy
 	frame   int
 	sends   int
 
@@ -198,7 +199,7 @@ func (w *world) send(frame int, key bool, rung int, bytes float64) {
 	n := int(bytes/1100) + 1
 	w.sends++
 	for i := range n {
-		w.waiting = append(w.waiting, datagram{frame: frame, n: w.sends, of: n, key: key, rung: rung, id: w.sends<<12 | i, size: int(bytes)/n + 40, at: w.now})
+		w.waiting = append(w.waiting, datagram{frame: frame, n: w.sends, of: n, key: key, rung: rung, id: w.sends<<12 | i, size: int(bytes) / n, at: w.now})
 	}
 	w.pace()
 }
@@ -224,7 +225,18 @@ func (w *world) pace() {
 	w.path.Probed(w.now)
 }
 
-func (w *world) sound() { w.give(datagram{size: 200}, false) }
+// sound is a packet of 64 kbit/s, with the one before if the peer loses some.
+func (w *world) sound() {
+	size := 160
+	if w.now.Before(w.red) && !w.path.Crowded(w.now) {
+		size *= 2
+	}
+	w.budget -= float64(size)
+	w.give(datagram{size: size}, false)
+}
+
+// headers are the bytes of a packet that are not its payload: IP, UDP, RTP with an extension, and the tag.
+const headers = 28 + 12 + 8 + 16
 
 // give gives a packet to the link.
 func (w *world) give(d datagram, media bool) {
@@ -249,7 +261,7 @@ func (w *world) give(d datagram, media bool) {
 		}
 		return
 	}
-	w.free = w.free.Add(time.Duration(float64(d.size+40) * 8 / rate * float64(time.Second)))
+	w.free = w.free.Add(time.Duration(float64(d.size+headers) * 8 / rate * float64(time.Second)))
 	out := w.free.Add(w.link.delay + w.upTo(w.link.jitter))
 	if out.Before(w.out) {
 		out = w.out
@@ -260,6 +272,7 @@ func (w *world) give(d datagram, media bool) {
 
 // lost asks for a packet again, as soon as a player would.
 func (w *world) lost(d datagram) {
+	w.red = w.now.Add(15 * time.Second)
 	w.after(max(0, w.free.Sub(w.now))+2*w.link.delay+15*time.Millisecond, func() {
 		if w.again < float64(d.size) || d.rung != w.at || w.paused {
 			w.after(100*time.Millisecond, func() {
@@ -329,6 +342,7 @@ func (w *world) survey() {
 	}
 	if m.full {
 		w.path.Full(float64(m.rate), w.now)
+		w.budget = min(w.budget, 0)
 	}
 	bytes := 0.0
 	for _, b := range w.cached[w.next] {
