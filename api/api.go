@@ -1,7 +1,7 @@
 // Package api is the HTTP interface for people's panels and customers' programs: REST under /rest/v2/, described at /openapi.json. Each operation
 // is declared with the action that it needs; who asks, and whether he may, is decided before it runs.
 //
-// Imports: cluster, internal/access, internal/auth, internal/problem, internal/settings, internal/trace, media.
+// Imports: cluster, internal/access, internal/auth, internal/census, internal/problem, internal/settings, internal/trace, media.
 package api
 
 import (
@@ -17,8 +17,10 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"sluice/cluster"
 	"sluice/internal/access"
 	"sluice/internal/auth"
+	"sluice/internal/census"
 	"sluice/internal/problem"
 	"sluice/internal/settings"
 )
@@ -43,15 +45,21 @@ type Deps struct {
 	Accounts *auth.Accounts
 	Settings *settings.Store
 	Access   *access.Guard
-	Registry registry                       // what is told of nodes and streams
-	Client   func(*http.Request) netip.Addr // the client, behind listed proxies
-	Secure   func(*http.Request) bool       // the client's own connection has TLS
-	Log      *slog.Logger
+	Live     *census.Cluster
+	Registry cluster.Registry // what is told of nodes and streams
+	// Documents are those of the same registry.
+	Documents cluster.Documents
+	System    func() System
+	Client    func(*http.Request) netip.Addr // the client, behind listed proxies
+	Secure    func(*http.Request) bool       // the client's own connection has TLS
+	Log       *slog.Logger
 }
 
 // API is a node's. It is an http.Handler for /rest/v2/, /{app}/rest/v2/, /openapi.json and /openapi.
 type API struct {
+	cfg    Config
 	deps   Deps
+	sorted sorted
 	log    *slog.Logger
 	mux    *http.ServeMux
 	huma   huma.API
@@ -63,7 +71,7 @@ type API struct {
 
 // New declares all operations. It does no I/O.
 func New(cfg Config, deps Deps) *API {
-	a := &API{deps: deps, log: cmp.Or(deps.Log, slog.New(slog.DiscardHandler)), mux: http.NewServeMux(), origin: http.NewCrossOriginProtection()}
+	a := &API{cfg: cfg, deps: deps, sorted: sorted{apps: map[string]*whole{}}, log: cmp.Or(deps.Log, slog.New(slog.DiscardHandler)), mux: http.NewServeMux(), origin: http.NewCrossOriginProtection()}
 	settings := huma.DefaultConfig("Sluice", cmp.Or(cfg.Version, "dev"))
 	settings.Info.Description = "People log in and get a session; programs show an API key: Authorization: Bearer sluice_…. Errors are application/problem+json with a stable code."
 	settings.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
@@ -82,6 +90,9 @@ func New(cfg Config, deps Deps) *API {
 	a.applications()
 	a.access()
 	a.cluster()
+	a.nodes()
+	a.broadcasts()
+	a.system()
 	a.page()
 	a.describeErrors()
 	return a
@@ -106,6 +117,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	asked := r
+	r = spelt(r)
 	r, err := a.authenticate(r)
 	if err == nil {
 		err = a.sameSite(r)
@@ -121,6 +133,30 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	asked.Pattern = pattern // for who counts requests
 	a.mux.ServeHTTP(w, r)
+}
+
+// spelt is a request as the operations are declared: programs ask for …/broadcasts/?ids= with a slash, and for …/broadcasts/count/{search}, which
+// …/broadcasts/{id}/… could be, too.
+func spelt(r *http.Request) *http.Request {
+	path := strings.TrimSuffix(r.URL.Path, "/")
+	seg := strings.Split(path, "/")
+	search, counts := "", len(seg) == 7 && seg[2] == "rest" && seg[4] == "broadcasts" && seg[5] == "count"
+	if counts {
+		search, path = seg[6], strings.Join(seg[:6], "/")
+	}
+	if path == r.URL.Path {
+		return r
+	}
+	u := *r.URL
+	u.Path, u.RawPath = path, ""
+	if counts {
+		q := u.Query()
+		q.Set("search", search)
+		u.RawQuery = q.Encode()
+	}
+	r = r.Clone(r.Context())
+	r.URL = &u
+	return r
 }
 
 // Allows reports whether whoever sent a request may do something on the server: for what a node serves beside this interface.
@@ -219,7 +255,7 @@ func asProblem(err error) (p *problem.Problem, known bool) {
 		{auth.ErrAccountExists, problem.AlreadyExists}, {auth.ErrLastAdministrator, problem.LastAdministrator}, {auth.ErrBadLink, problem.BadLink},
 		{auth.ErrChanged, problem.Conflict}, {settings.ErrBad, problem.Invalid}, {settings.ErrNoApp, problem.UnknownApp}, {settings.ErrAppExists, problem.AlreadyExists},
 		{access.ErrNone, problem.NotFound}, {access.ErrBad, problem.Invalid}, {access.ErrUnavailable, problem.RegistryAway},
-		{access.ErrUnauthorized, problem.Unauthorized}, {access.ErrForbidden, problem.Forbidden}, {settings.ErrNoVersion, problem.NotFound}, {settings.ErrChanged, problem.Conflict}, {settings.ErrUnavailable, problem.RegistryAway},
+		{access.ErrUnauthorized, problem.Unauthorized}, {access.ErrForbidden, problem.Forbidden}, {settings.ErrNoVersion, problem.NotFound}, {settings.ErrChanged, problem.Conflict}, {settings.ErrUnavailable, problem.RegistryAway}, {census.ErrUnavailable, problem.RegistryAway}, {census.ErrNode, problem.OriginUnreachable},
 	} {
 		if !errors.Is(err, k.is) {
 			continue

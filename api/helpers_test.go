@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"sluice/cluster/sqlite"
 	"sluice/internal/access"
 	"sluice/internal/auth"
+	"sluice/internal/census"
 	"sluice/internal/settings"
 )
 
@@ -63,6 +65,7 @@ type server struct {
 	*API
 	reg      cluster.Store
 	accounts *auth.Accounts
+	peers    *peers
 }
 
 func newServer(t *testing.T, reg cluster.Store) *server {
@@ -72,10 +75,36 @@ func newServer(t *testing.T, reg cluster.Store) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := New(Config{Version: "test"}, Deps{Accounts: accounts, Settings: saved, Access: access.New(reg, access.Config{}), Registry: reg,
+	asks := &peers{}
+	a := New(Config{Version: "test"}, Deps{Accounts: accounts, Settings: saved, Access: access.New(reg, access.Config{}), Live: census.New(reg, asks.ask), Registry: reg, Documents: reg,
+		System: func() System { return System{Node: "test", Started: time.Now()} },
 		Client: func(r *http.Request) netip.Addr { return netip.MustParseAddrPort(r.RemoteAddr).Addr() },
 		Secure: func(r *http.Request) bool { return r.TLS != nil }})
-	return &server{API: a, reg: reg, accounts: accounts}
+	return &server{API: a, reg: reg, accounts: accounts, peers: asks}
+}
+
+// peers stand for the other nodes.
+type peers struct {
+	mu      sync.Mutex
+	details []census.Detail
+	viewers []census.Viewer
+	stopped []string
+}
+
+func (p *peers) ask(_ context.Context, to cluster.Node, method, path string, out any) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case to.HTTP == "":
+		return census.ErrNode
+	case method == http.MethodPost:
+		p.stopped = append(p.stopped, to.ID+" "+path)
+	case path == census.StreamsPath:
+		*out.(*[]census.Detail) = p.details
+	default:
+		*out.(*[]census.Viewer) = p.viewers
+	}
+	return nil
 }
 
 // member keeps the server's node in the cluster, so that it learns of notices.

@@ -42,7 +42,7 @@ func parseRoute(r *http.Request) (route, *problem.Problem) {
 	if path == "gateway/healthz" {
 		return route{kind: toSelf}, nil
 	}
-	if path == "metrics" || path == "load" || path == "ladder" || path == "scaling" || path == "debug" || strings.HasPrefix(path, "debug/") {
+	if path == "metrics" || path == "load" || path == "ladder" || path == "scaling" || path == "debug" || strings.HasPrefix(path, "debug/") || strings.HasPrefix(path, ".node") {
 		return route{kind: toNobody}, nil
 	}
 	seg := strings.SplitN(path, "/", 5)

@@ -56,6 +56,7 @@ func (n *Node) server(clients *clientip.Resolver) *http.Server {
 	mux.Handle(metrics.Profiles, n.profiles())
 	mux.Handle("GET /load", private(clients, http.HandlerFunc(n.showLoad)))
 	mux.Handle("GET /ladder", private(clients, http.HandlerFunc(n.showLadder)))
+	n.registerPeers(mux)
 	if n.api != nil {
 		for _, pattern := range api.Patterns() {
 			mux.Handle(pattern, n.api)

@@ -1,7 +1,7 @@
 // Package node is one process of the cluster that carries media: it puts the ways in, the hub and the ways out
 // together as its role says, tells the registry about itself, and answers HTTP.
 //
-// Imports: api, cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/access, internal/auth, internal/clientip, internal/cloudnotice,
+// Imports: api, cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/access, internal/auth, internal/census, internal/clientip, internal/cloudnotice,
 // internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/safehttp, internal/settings, internal/trace, internal/turn, internal/usage, ladder, media, relay, rtc, signal, signal/antmedia,
 // signal/whep, signal/whip, stream, web.
 package node
@@ -26,6 +26,7 @@ import (
 	outrtc "sluice/egress/webrtc"
 	inrelay "sluice/ingest/relay"
 	"sluice/internal/access"
+	"sluice/internal/census"
 	"sluice/internal/clientip"
 	"sluice/internal/cloudnotice"
 	"sluice/internal/config"
@@ -95,8 +96,11 @@ type Node struct {
 	ruled     chan struct{}  // closed once the rules were read
 	docs      *cluster.Watch // nil: no documents
 	settings  *settings.Store
-	logLevel  slog.Level           // at the start
-	api       *api.API             // nil: none
+	logLevel  slog.Level // at the start
+	api       *api.API   // nil: none
+	live      *census.Cluster
+	caller    *census.Caller
+	calls     *census.Guard        // of other nodes
 	notices   *cloudnotice.Watcher // nil: nobody announces anything
 	resources []*signal.Resource
 	sockets   *antmedia.Handler
@@ -185,6 +189,7 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 	if err := n.newGuard(); err != nil {
 		return nil, err
 	}
+	n.newLive()
 	n.newAPI(clients)
 	n.http = n.server(clients)
 	for _, r := range n.resources {
@@ -316,6 +321,7 @@ func (n *Node) Run(ctx context.Context) error {
 }
 
 func (n *Node) serve(ctx context.Context) error {
+	defer n.caller.Close()
 	n.log.Info("node is up", "role", n.role, "http", n.HTTPAddr(), "media", n.rtc.Addr(), "relay", n.relayAddr())
 	served := make(chan error, 1)
 	go func() { served <- n.http.Serve(n.listener) }()

@@ -61,6 +61,11 @@ func (n *Node) applySettings() {
 			n.log.Error("an application's renditions stay as they are", "application", app, "error", err)
 		}
 	}
+	for _, i := range n.hub.List() {
+		if _, ok := n.settings.App(i.Key.App); !ok {
+			n.hub.Stop(i.Key, errOrdered) // its application was deleted
+		}
+	}
 	if level := n.deps.LogLevel; level != nil {
 		var l slog.Level
 		if err := l.UnmarshalText([]byte(n.settings.Cluster().LogLevel)); err != nil {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -53,9 +54,36 @@ func NewIdentity() (*Identity, error) {
 // registry holds for the node.
 func (i *Identity) Key() string { return i.key }
 
-func keyOf(cert *x509.Certificate) string {
-	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+func keyOf(cert *x509.Certificate) string { return hash(cert.RawSubjectPublicKeyInfo) }
+
+func hash(spki []byte) string {
+	sum := sha256.Sum256(spki)
 	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// Sign proves by another way than the relay that this node says something: by ECDSA over SHA-256. The SubjectPublicKeyInfo goes with it, as the registry has
+// only its hash.
+func (i *Identity) Sign(message []byte) (spki, signature []byte, err error) {
+	sum := sha256.Sum256(message)
+	signature, err = i.cert.PrivateKey.(*ecdsa.PrivateKey).Sign(rand.Reader, sum[:], crypto.SHA256)
+	if err != nil {
+		return nil, nil, fmt.Errorf("sign with the relay key: %w", err)
+	}
+	return i.cert.Leaf.RawSubjectPublicKeyInfo, signature, nil
+}
+
+// Verify returns the key (Identity.Key) that has signed a message; false when none has.
+func Verify(spki, message, signature []byte) (key string, ok bool) {
+	public, err := x509.ParsePKIXPublicKey(spki)
+	if err != nil {
+		return "", false
+	}
+	ec, ok := public.(*ecdsa.PublicKey)
+	sum := sha256.Sum256(message)
+	if !ok || !ecdsa.VerifyASN1(ec, sum[:], signature) {
+		return "", false
+	}
+	return hash(spki), true
 }
 
 // PeerKey returns the key that the peer has proved to hold, "" before the handshake is complete.

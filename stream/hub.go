@@ -161,6 +161,16 @@ func (h *Hub) end(s *Stream, reason error) {
 	s.finish(reason)
 }
 
+// Stop ends a stream that is published here, with its publisher; ErrStopped tells viewers that it was meant. It reports false when there is none.
+func (h *Hub) Stop(key media.Key, reason error) bool {
+	s := h.stream(key)
+	if s == nil || s.info().Relayed {
+		return false
+	}
+	h.end(s, reason)
+	return true
+}
+
 // Received is the number of bytes of RTP payload that have come since the start.
 func (h *Hub) Received() uint64 {
 	h.mu.Lock()
