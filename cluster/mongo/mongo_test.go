@@ -39,6 +39,7 @@ func TestOpenRefuses(t *testing.T) {
 	hung := plain.Line(nil)
 	hung.Hold(true)
 	const quick = "&serverSelectionTimeoutMS=500&connectTimeoutMS=500"
+	const handshakes = "&serverSelectionTimeoutMS=3000&connectTimeoutMS=2000" // which a busy machine needs time for
 	const login = "cms:" + password + "@"
 	for _, c := range []struct{ name, url, want string }{
 		{"unescaped password", "mongodb://cms:" + password + "@x@127.0.0.1/db", "write @ as %40"},
@@ -51,7 +52,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"wrong password", "mongodb://cms:" + password + "x@" + guarded.Address() + "/db?authSource=admin" + quick, "authentication failed"},
 		{"no user", guarded.URL("db") + "?" + quick, "the user may not do this"},
 		{"TLS to a plain port", "mongodb://" + plain.Line(nil).Address() + "/db?tls=true" + quick, "does tls in the store's URL fit"},
-		{"unknown certificate", "mongodb://" + login + safe.Address() + "/db?tls=true" + quick, "TLS failed"},
+		{"unknown certificate", "mongodb://" + login + safe.Address() + "/db?tls=true" + handshakes, "TLS failed"},
 		{"plain to a TLS port", safe.URL("db") + "?" + quick, "does tls in the store's URL fit"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
