@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 
 	"sluice/api"
@@ -12,9 +11,6 @@ import (
 	"sluice/media"
 	"sluice/stream"
 )
-
-// errOrdered ends a publisher; it is a stop that was meant.
-var errOrdered = errors.Join(stream.ErrStopped, errors.New("stopped by REST"))
 
 // newLive makes what REST asks about the cluster, and what other nodes ask of this one.
 func (n *Node) newLive() {
@@ -110,7 +106,7 @@ func (n *Node) stopStream(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Get("backup") == "1" {
 		key = key.Backup()
 	}
-	stopped := n.hub.Stop(key, errOrdered)
+	stopped := n.hub.Stop(key, stream.ErrStopped)
 	n.log.Info("stream is stopped by order", "stream", key, "here", stopped)
 	answer(w, map[string]bool{"stopped": stopped})
 }

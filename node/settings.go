@@ -12,6 +12,7 @@ import (
 	"sluice/internal/settings"
 	"sluice/ladder"
 	"sluice/media"
+	"sluice/stream"
 )
 
 // newSettings makes what knows the settings that change at run time: those of the configuration, where there are no documents.
@@ -63,7 +64,7 @@ func (n *Node) applySettings() {
 	}
 	for _, i := range n.hub.List() {
 		if _, ok := n.settings.App(i.Key.App); !ok {
-			n.hub.Stop(i.Key, errOrdered) // its application was deleted
+			n.hub.Stop(i.Key, stream.ErrStopped) // its application was deleted
 		}
 	}
 	if level := n.deps.LogLevel; level != nil {
