@@ -17,6 +17,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -376,12 +377,22 @@ func TestStrangers(t *testing.T) {
 }
 
 func TestWebhook(t *testing.T) {
-	var got question
-	status := http.StatusOK
+	var (
+		mu     sync.Mutex // an answer that came too late may still be under way
+		got    question
+		status int
+	)
 	hang := make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = json.NewDecoder(r.Body).Decode(&got)
-		if status == 0 {
+		var asked question
+		err := json.NewDecoder(r.Body).Decode(&asked)
+		mu.Lock()
+		answer := status
+		if err == nil {
+			got = asked
+		}
+		mu.Unlock()
+		if answer == 0 {
 			select {
 			case <-hang:
 			case <-r.Context().Done():
@@ -389,7 +400,7 @@ func TestWebhook(t *testing.T) {
 			return
 		}
 		w.Header().Set("Location", "http://127.0.0.1:1/")
-		w.WriteHeader(status)
+		w.WriteHeader(answer)
 	}))
 	defer s.Close()
 	defer close(hang)
@@ -405,11 +416,15 @@ func TestWebhook(t *testing.T) {
 		{"agrees", 200, false, nil}, {"another 2xx", 204, false, ErrForbidden}, {"refuses", 403, false, ErrForbidden}, {"refuses, open", 403, true, ErrForbidden},
 		{"sends elsewhere", 302, true, ErrForbidden}, {"fails", 500, false, ErrNoAnswer}, {"fails, open", 500, true, nil}, {"is silent", 0, false, ErrNoAnswer}, {"is silent, open", 0, true, nil},
 	} {
+		mu.Lock()
 		status = c.status
+		mu.Unlock()
 		d.rules.Publish.WebhookOpen = c.open
 		_, err := d.Admit(t.Context(), r)
 		is(t, c.name, err, c.want)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if got.AppName != "live" || got.StreamID != "stage" || got.Mode != Publish || got.Token != r.Token || len(got.QueryParams["a"]) != 2 || got.RemoteIP != "192.0.2.1" {
 		t.Errorf("it was asked %+v", got)
 	}
