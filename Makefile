@@ -20,6 +20,8 @@ LIVE     := ./internal/rig ./load/...
 WEB_SOURCES := $(shell find web \( -name node_modules -o -name dist -o -name .test \) -prune -o -type f -not -name '*.go' -print 2>/dev/null)
 WEB_MODULES := web/node_modules/.package-lock.json
 WEB_BUILT   := web/dist/.built
+# What the panel's types are made from: the nodes' own description of their REST.
+OPENAPI     := web/src/panel/openapi.json
 E2E_MODULES := e2e/node_modules/.package-lock.json
 
 .PHONY: help deps deps-test build web up test ferretdb test-short test-web arch e2e e2e-long lint fuzz bench bench-ladder bench-micro simulate chaos abr rules release azure-validate docs clean
@@ -38,7 +40,10 @@ $(WEB_MODULES): web/package-lock.json web/package.json
 	@cd web && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-$(WEB_BUILT): $(WEB_MODULES) $(WEB_SOURCES)
+$(OPENAPI): $(wildcard api/*.go internal/auth/*.go internal/settings/*.go) go.mod
+	@go run ./cmd/openapi > $@.new && mv $@.new $@
+
+$(WEB_BUILT): $(WEB_MODULES) $(OPENAPI) $(WEB_SOURCES)
 	@echo "web: building the pages"
 	@cd web && npm run --silent build
 	@touch $@
@@ -71,7 +76,7 @@ ferretdb: ## build bin/ferretdb, the MongoDB of the tests
 test-short: web ## the fast tests of the Go code
 	go test -short $(PKG)
 
-test-web: $(WEB_MODULES) ## tests of the pages' code
+test-web: $(WEB_MODULES) $(OPENAPI) ## tests of the pages' code
 	@echo "web: tests"
 	@cd web && npm run --silent check && npm test --silent
 
@@ -143,5 +148,5 @@ docs: ## write again what is made from the code: docs/errors.md
 	go test -count=1 -run 'TestErrorsPage' . -update
 
 clean: ## remove what was built
-	rm -rf bin dist web/node_modules web/.test e2e/node_modules e2e/artifacts
+	rm -rf bin dist web/node_modules web/.test web/src/panel/openapi.json web/src/panel/schema.d.ts e2e/node_modules e2e/artifacts
 	find web/dist -mindepth 1 -not -name about.txt -delete # that one is in git: it lets Go compile without the pages

@@ -21,6 +21,8 @@ export default defineConfig({
     emptyOutDir: true, // what git keeps in dist comes back from public/
     rolldownOptions: {
       input: ['index', 'publish', 'player', 'play', 'error'].map((page) => resolve(import.meta.dirname, `${page}.html`)),
+      // Directives for servers that render React: nothing here does.
+      onLog: (level, log, pass) => { if (log.code !== 'MODULE_LEVEL_DIRECTIVE') pass(level, log); },
       // One shared file and one for both players: fewer round trips than a file for each module set.
       output: {
         codeSplitting: {
