@@ -1,7 +1,7 @@
 // Package api is the HTTP interface for people's panels and customers' programs: REST under /rest/v2/, described at /openapi.json. Each operation
 // is declared with the action that it needs; who asks, and whether he may, is decided before it runs.
 //
-// Imports: cluster, internal/access, internal/auth, internal/census, internal/problem, internal/settings, internal/trace, media.
+// Imports: cluster, internal/access, internal/auth, internal/census, internal/problem, internal/settings, internal/trace, internal/webhook, media.
 package api
 
 import (
@@ -23,6 +23,7 @@ import (
 	"sluice/internal/census"
 	"sluice/internal/problem"
 	"sluice/internal/settings"
+	"sluice/internal/webhook"
 )
 
 const (
@@ -45,6 +46,7 @@ type Deps struct {
 	Accounts *auth.Accounts
 	Settings *settings.Store
 	Access   *access.Guard
+	Webhooks *webhook.Box
 	Live     *census.Cluster
 	Registry cluster.Registry // what is told of nodes and streams
 	// Documents are those of the same registry.
@@ -89,6 +91,7 @@ func New(cfg Config, deps Deps) *API {
 	a.settings()
 	a.applications()
 	a.access()
+	a.webhooks()
 	a.cluster()
 	a.nodes()
 	a.broadcasts()
@@ -254,7 +257,7 @@ func asProblem(err error) (p *problem.Problem, known bool) {
 		{auth.ErrBadAccount, problem.Invalid}, {auth.ErrWeakPassword, problem.WeakPassword}, {auth.ErrNoAccount, problem.NotFound},
 		{auth.ErrAccountExists, problem.AlreadyExists}, {auth.ErrLastAdministrator, problem.LastAdministrator}, {auth.ErrBadLink, problem.BadLink},
 		{auth.ErrChanged, problem.Conflict}, {settings.ErrBad, problem.Invalid}, {settings.ErrNoApp, problem.UnknownApp}, {settings.ErrAppExists, problem.AlreadyExists},
-		{access.ErrNone, problem.NotFound}, {access.ErrBad, problem.Invalid}, {access.ErrUnavailable, problem.RegistryAway},
+		{access.ErrNone, problem.NotFound}, {webhook.ErrNone, problem.NotFound}, {webhook.ErrUnavailable, problem.RegistryAway}, {access.ErrBad, problem.Invalid}, {access.ErrUnavailable, problem.RegistryAway},
 		{access.ErrUnauthorized, problem.Unauthorized}, {access.ErrForbidden, problem.Forbidden}, {settings.ErrNoVersion, problem.NotFound}, {settings.ErrChanged, problem.Conflict}, {settings.ErrUnavailable, problem.RegistryAway}, {census.ErrUnavailable, problem.RegistryAway}, {census.ErrNode, problem.OriginUnreachable},
 	} {
 		if !errors.Is(err, k.is) {

@@ -21,6 +21,7 @@ import (
 	"sluice/internal/auth"
 	"sluice/internal/census"
 	"sluice/internal/settings"
+	"sluice/internal/webhook"
 )
 
 const password = "four plain words more"
@@ -76,7 +77,7 @@ func newServer(t *testing.T, reg cluster.Store) *server {
 		t.Fatal(err)
 	}
 	asks := &peers{}
-	a := New(Config{Version: "test"}, Deps{Accounts: accounts, Settings: saved, Access: access.New(reg, access.Config{}), Live: census.New(reg, asks.ask), Registry: reg, Documents: reg,
+	a := New(Config{Version: "test"}, Deps{Accounts: accounts, Settings: saved, Access: access.New(reg, access.Config{}), Webhooks: webhook.New(reg, webhook.Config{}), Live: census.New(reg, asks.ask), Registry: reg, Documents: reg,
 		System: func() System { return System{Node: "test", Started: time.Now()} },
 		Client: func(r *http.Request) netip.Addr { return netip.MustParseAddrPort(r.RemoteAddr).Addr() },
 		Secure: func(r *http.Request) bool { return r.TLS != nil }})

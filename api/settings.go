@@ -156,7 +156,7 @@ func (a *API) serverSettings(ctx context.Context, _ *struct{}) (*serverSettingsO
 	if err != nil {
 		return nil, err
 	}
-	return &serverSettingsOutput{list[0].Number, list[0].Settings}, nil
+	return &serverSettingsOutput{list[0].Number, list[0].Settings.Hide()}, nil
 }
 
 type setServerInput struct {
@@ -166,7 +166,12 @@ type setServerInput struct {
 }
 
 func (a *API) setServerSettings(ctx context.Context, in *setServerInput) (*settingsOutput, error) {
-	v, err := a.deps.Settings.SetCluster(ctx, in.change(ctx), func(s *settings.Cluster) error { return over(in.RawBody, s) })
+	v, err := a.deps.Settings.SetCluster(ctx, in.change(ctx), func(s *settings.Cluster) error {
+		old := *s
+		err := over(in.RawBody, s)
+		s.Keep(old)
+		return err
+	})
 	a.record(ctx, "change settings", "cluster", "", err)
 	return changed(v.Number), err
 }
@@ -177,6 +182,9 @@ type serverVersionsOutput struct {
 
 func (a *API) serverVersions(ctx context.Context, _ *struct{}) (*serverVersionsOutput, error) {
 	list, err := a.deps.Settings.ClusterVersions(ctx)
+	for i := range list {
+		list[i].Settings = list[i].Settings.Hide()
+	}
 	return &serverVersionsOutput{list}, err
 }
 

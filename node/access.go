@@ -25,7 +25,7 @@ func (n *Node) newGuard() error {
 	if err != nil {
 		return err
 	}
-	n.guard = access.New(n.deps.Documents, access.Config{Rules: n.rules, Client: safehttp.New(askWithin, private), Node: n.cfg.ID, Log: n.log})
+	n.guard = access.New(n.deps.Documents, access.Config{Rules: n.rules, Client: safehttp.New(askWithin, private), Node: n.cfg.ID, Session: n.played, Log: n.log})
 	n.ruled = make(chan struct{})
 	if n.docs == nil {
 		close(n.ruled)

@@ -15,7 +15,7 @@ func (n *Node) newAPI(clients *clientip.Resolver) {
 	}
 	accounts := auth.New(n.deps.Documents, auth.Config{SessionIdle: n.cfg.Accounts.SessionIdle, SessionLife: n.cfg.Accounts.SessionLife,
 		AuditKeep: n.cfg.Accounts.AuditKeep, Node: n.cfg.ID, Log: n.log})
-	n.api = api.New(api.Config{Version: n.deps.Version}, api.Deps{Accounts: accounts, Settings: n.settings, Access: n.guard, Live: n.live, Registry: n.deps.Registry,
+	n.api = api.New(api.Config{Version: n.deps.Version}, api.Deps{Accounts: accounts, Settings: n.settings, Access: n.guard, Webhooks: n.hooks, Live: n.live, Registry: n.deps.Registry,
 		Documents: n.deps.Documents, System: n.system, Client: clients.Of, Secure: clients.Secure, Log: n.log})
 }
 

@@ -2,7 +2,7 @@
 // together as its role says, tells the registry about itself, and answers HTTP.
 //
 // Imports: api, cluster, egress/relay, egress/webrtc, ingest/relay, ingest/webrtc, internal/access, internal/auth, internal/census, internal/clientip, internal/cloudnotice,
-// internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/safehttp, internal/settings, internal/trace, internal/turn, internal/usage, ladder, media, relay, rtc, signal, signal/antmedia,
+// internal/config, internal/lifecycle, internal/metrics, internal/problem, internal/safehttp, internal/settings, internal/trace, internal/turn, internal/usage, internal/webhook, ladder, media, relay, rtc, signal, signal/antmedia,
 // signal/whep, signal/whip, stream, web.
 package node
 
@@ -36,6 +36,7 @@ import (
 	"sluice/internal/trace"
 	"sluice/internal/turn"
 	"sluice/internal/usage"
+	"sluice/internal/webhook"
 	"sluice/ladder"
 	"sluice/media"
 	"sluice/relay"
@@ -93,6 +94,7 @@ type Node struct {
 	directory *cluster.Directory
 	member    *cluster.Member
 	guard     *access.Guard
+	hooks     *webhook.Box
 	ruled     chan struct{}  // closed once the rules were read
 	docs      *cluster.Watch // nil: no documents
 	settings  *settings.Store
@@ -186,7 +188,7 @@ func New(cfg config.Node, deps Deps) (*Node, error) {
 		n.notices = cloudnotice.New(cloudnotice.Config{Service: deps.Metadata, Log: n.log})
 	}
 	clients := clientip.New(trusted)
-	if err := n.newGuard(); err != nil {
+	if err := errors.Join(n.newWebhooks(), n.newGuard()); err != nil {
 		return nil, err
 	}
 	n.newLive()
@@ -306,7 +308,9 @@ func (n *Node) Run(ctx context.Context) error {
 		lifecycle.Part{Name: "load", Run: n.load.run},
 		lifecycle.Part{Name: "member", Run: n.member.Run},
 		lifecycle.Part{Name: "documents", Run: n.runDocs},
+		lifecycle.Part{Name: "webhooks", Run: n.hooks.Run},
 		lifecycle.Part{Name: "access", Run: n.runGuard},
+		lifecycle.Part{Name: "high resource usage", Run: n.tellFull},
 		lifecycle.Part{Name: "media", Run: n.rtc.Run},
 		lifecycle.Part{Name: "turn", Run: n.runTURN},
 		lifecycle.Part{Name: "hub", Run: n.hub.Run},

@@ -38,6 +38,9 @@ func checkSettings(a settings.App) error {
 	if _, err := rungsOf(a); err != nil {
 		return err
 	}
+	if err := checkWebhooks(a.Webhooks); err != nil {
+		return fmt.Errorf("webhooks.listenerHookURL: %w", err)
+	}
 	return checkAccess(a)
 }
 

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"sluice/cluster"
 	outrtc "sluice/egress/webrtc"
 	inrelay "sluice/ingest/relay"
 	"sluice/internal/trace"
+	"sluice/internal/webhook"
 	"sluice/media"
 	"sluice/stream"
 )
@@ -53,7 +55,11 @@ func (n *Node) own(ctx context.Context, key media.Key, lost func()) (_ stream.Ho
 	if err != nil {
 		return nil, err
 	}
-	return right{held, n.draining.Load}, nil
+	r := &right{held: held, draining: n.draining.Load}
+	if !backup { // a backup is no stream of its own
+		r.told = n.publication(main)
+	}
+	return r, nil
 }
 
 // mayBackUp: a backup on the origin that has the stream would die with it.
@@ -71,9 +77,14 @@ func (n *Node) mayBackUp(main media.Key) error {
 type right struct {
 	held     *cluster.Held
 	draining func() bool
+	told     func(action string) // customers' servers; nil: nobody is
+	flowed   atomic.Bool
 }
 
-func (r right) Report(flowing bool, codecs []string) {
+func (r *right) Report(flowing bool, codecs []string) {
+	if flowing && r.told != nil && r.flowed.CompareAndSwap(false, true) {
+		r.told(webhook.LiveStreamStarted)
+	}
 	state := cluster.Interrupted
 	switch {
 	case flowing && r.draining():
@@ -87,7 +98,10 @@ func (r right) Report(flowing bool, codecs []string) {
 // releaseWithin bounds how long a publisher's end waits for the registry; the member goes on trying.
 const releaseWithin = time.Second
 
-func (r right) Release() {
+func (r *right) Release() {
+	if r.flowed.CompareAndSwap(true, false) {
+		r.told(webhook.LiveStreamEnded)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
 	defer cancel()
 	r.held.Release(ctx)

@@ -104,8 +104,10 @@ func AllowAll(context.Context, Request) (*Grant, error) { return nil, nil }
 type Config struct {
 	Rules  func(app string) Rules // that hold at this moment; it does not block
 	Client *http.Client           // asks webhooks and key sets; it must be one that reaches nothing private
-	Node   string                 // for people who read who holds what
-	Log    *slog.Logger           // nil: none
+	// Session is told of sessions that begin and end; nil: nobody is. It does not block.
+	Session func(r Request, began bool)
+	Node    string       // for people who read who holds what
+	Log     *slog.Logger // nil: none
 }
 
 // Guard is a node's. Everything may be called from any goroutine.
@@ -130,6 +132,9 @@ type Guard struct {
 
 // New does no I/O.
 func New(docs cluster.Documents, cfg Config) *Guard {
+	if cfg.Session == nil {
+		cfg.Session = func(Request, bool) {}
+	}
 	if cfg.Rules == nil {
 		cfg.Rules = func(string) Rules { return Rules{} }
 	}
@@ -263,6 +268,16 @@ func (g *Guard) Running() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return len(g.grants)
+}
+
+// Publisher is what whoever publishes a stream here has shown; false: nobody does.
+func (g *Guard) Publisher(key media.Key) (Request, bool) {
+	for _, gr := range g.running() {
+		if gr.request.Action == Publish && gr.request.Stream == key {
+			return gr.request, true
+		}
+	}
+	return Request{}, false
 }
 
 func (g *Guard) running() []*Grant {

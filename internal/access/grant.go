@@ -26,6 +26,7 @@ type Grant struct {
 	seat    *seat     // of a subscriber who may have only so many
 
 	mu      sync.Mutex
+	begun   bool
 	ended   bool
 	revoked error
 	tell    func(error)
@@ -34,13 +35,25 @@ type Grant struct {
 // Begin takes what can be had only once, such as a one-time token. It is called when the session is open, and before its client is told: a
 // client that asks for a stream that is not live has not used its token. After an error the session ends.
 func (gr *Grant) Begin(ctx context.Context) error {
-	if gr == nil || gr.proof.commit == nil {
+	if gr == nil {
 		return nil
 	}
-	if err := gr.proof.commit(ctx); err != nil {
-		return err
+	if gr.proof.commit != nil {
+		if err := gr.proof.commit(ctx); err != nil {
+			return err
+		}
+		if err := gr.guard.revoked(gr); err != nil { // meanwhile
+			return err
+		}
 	}
-	return gr.guard.revoked(gr) // meanwhile
+	gr.mu.Lock()
+	first := !gr.begun && !gr.ended
+	gr.begun = true
+	gr.mu.Unlock()
+	if first {
+		gr.guard.cfg.Session(gr.request, true)
+	}
+	return nil
 }
 
 // OnRevoked has fn called once when the grant is revoked, also when it has been: fn ends the session. Only the last fn counts. It is called
@@ -64,13 +77,16 @@ func (gr *Grant) End() {
 		return
 	}
 	gr.mu.Lock()
-	ended := gr.ended
+	ended, begun := gr.ended, gr.begun
 	gr.ended, gr.tell = true, nil
 	gr.mu.Unlock()
 	if ended {
 		return
 	}
 	g := gr.guard
+	if begun {
+		g.cfg.Session(gr.request, false)
+	}
 	g.mu.Lock()
 	delete(g.grants, gr)
 	if gr.seat != nil {

@@ -26,7 +26,22 @@ func (r *AccessRule) secrets() []*string {
 }
 
 func (a *App) secrets() []*string {
-	return append(a.Access.Publish.secrets(), a.Access.Play.secrets()...)
+	return append(append(a.Access.Publish.secrets(), a.Access.Play.secrets()...), &a.Webhooks.Secret)
+}
+
+// Hide returns the settings as they are shown: without their secret.
+func (c Cluster) Hide() Cluster {
+	if c.Webhooks.Secret != "" {
+		c.Webhooks.Secret = hidden
+	}
+	return c
+}
+
+// Keep leaves the secret as it was in old if it was only shown as being there.
+func (c *Cluster) Keep(old Cluster) {
+	if c.Webhooks.Secret == hidden {
+		c.Webhooks.Secret = old.Webhooks.Secret
+	}
 }
 
 // Hide returns the settings as they are shown: without their secrets.

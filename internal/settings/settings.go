@@ -96,6 +96,9 @@ func (a App) Allows(origin string) bool {
 }
 
 func (c Cluster) check() error {
+	if u, err := url.Parse(c.Webhooks.URL); err != nil || c.Webhooks.URL != "" && (u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil) {
+		return fmt.Errorf("%w: webhooks.listenerHookURL is https://HOST/PATH", ErrBad)
+	}
 	if !slices.Contains([]string{"", "debug", "info", "warn", "error"}, c.LogLevel) {
 		return fmt.Errorf("%w: logLevel is debug, info, warn or error, or empty", ErrBad)
 	}
