@@ -13,22 +13,23 @@ import (
 // allocates nothing.
 type Control struct {
 	next uint16
-	sent [1 << 10]sentPacket // by number
-	last int64               // when the newest was sent, microseconds
-	told int64               // when the newest packet was sent of which the peer has told, microseconds; 0: none
-	upTo uint16              // and its number
+	last int64  // when the newest was sent, microseconds
+	told int64  // when the newest packet was sent of which the peer has told, microseconds; 0: none
+	upTo uint16 // and its number
 
-	clock   clock
-	delays  delays
-	loss    lossWindow
-	probe   probe
-	usual   usual
 	queued  float64 // bytes that wait for the path, by the estimate
 	byDelay float64 // bit/s; 0: nothing was told yet
 	byLoss  float64
-	at      time.Time // of the feedback before
 	full    time.Time // when the path was full last
 	least   float64   // bit/s that it was taken to carry then
+	probe   probe
+	at      time.Time // of the feedback before
+	usual   usual
+	loss    lossWindow
+	clock   clock
+	delays  delays
+
+	sent [1 << 10]sentPacket // by number; what each packet needs stands together before it, for the processor's cache
 }
 
 // sentPacket is one that the peer will tell of.

@@ -62,11 +62,20 @@ func (v *Sender) arrivals(b []byte) {
 	v.arrived = append(v.arrived, b...)
 }
 
-// learn takes it, in the shard's loop.
+// learn takes it, in the shard's loop. Then the path is looked at, while all that is known of it is at hand.
 func (v *Sender) learn(sh *shard) {
+	if v.takeTold(sh) {
+		v.tellPath(sh.now)
+	}
+}
+
+// takeTold gives the path's estimate what the peer has told; false: there is none.
+func (v *Sender) takeTold(sh *shard) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.path != nil && !v.gone {
+	known := v.path != nil && !v.gone
+	if known {
+		v.learned = sh.now
 		for b := v.arrived; len(b) > 0; {
 			n := 2 + int(binary.BigEndian.Uint16(b))
 			v.path.Feedback(b[2:n], sh.now)
@@ -75,6 +84,7 @@ func (v *Sender) learn(sh *shard) {
 		v.stats.Estimate = v.path.Estimate()
 	}
 	v.arrived = v.arrived[:0]
+	return known
 }
 
 // trackOf finds a track by its SSRC. SSRCs don't change after the session was opened.

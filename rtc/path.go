@@ -14,7 +14,7 @@ type Path struct {
 	Probing   bool // the result of a probe is not there yet
 }
 
-// Survey calls OnPath for each viewer who has joined.
+// Survey calls OnPath for the viewers who have joined and have told of nothing just now, or for whom something waits. For the others it was called when they told.
 func (g *Group) Survey() {
 	for i, l := range g.lanes {
 		if l.joined.Load() > 0 {
@@ -23,11 +23,20 @@ func (g *Group) Survey() {
 	}
 }
 
+// tellsEvery is how often peers tell of what came, as a rule.
+const tellsEvery = 100 * time.Millisecond
+
 func (l *lane) survey(sh *shard) {
 	for _, v := range l.viewers {
-		if v.onPath != nil {
-			v.onPath(v.look(sh.now))
+		if v.path == nil || len(v.waiting) > 0 || sh.now.Sub(v.learned) > tellsEvery {
+			v.tellPath(sh.now)
 		}
+	}
+}
+
+func (v *Sender) tellPath(now time.Time) {
+	if v.onPath != nil {
+		v.onPath(v.look(now))
 	}
 }
 

@@ -22,7 +22,7 @@ type SenderOptions struct {
 	Events Events
 	// OnKeyFrameRequest: the peer can't decode a track of the stream and asks for a key frame (RFC 4585 §6.3.1). Any goroutine.
 	OnKeyFrameRequest func(track int)
-	// OnPath is called by the loop for each Survey of the group. It must not block.
+	// OnPath is called by the loop when the peer has told when packets came, and, if it does not, for each Survey of the group. It must not block.
 	OnPath func(Path)
 	// OnFirst is called by the loop when the first packet was sent, and with true when the first key frame was. It must not block.
 	OnFirst func(key bool)
@@ -57,6 +57,7 @@ type Sender struct {
 	tcp      *tcpOut // nil: the peer is reached by UDP
 	seal     *sealer
 	path     *congestion.Control // nil: the peer tells no arrival times
+	learned  time.Time           // when it told of some last
 	tracks   []outTrack          // by index of the stream's tracks
 	waiting  []item              // packets that the path has not been given yet
 	again    []asked             // and those to be sent again
@@ -276,10 +277,10 @@ func (v *Sender) send(sh *shard, t *laneTrack, b *media.Burst) {
 	if !out.wanted || out.off || !v.picks(out, t, b) {
 		return
 	}
-	most := v.allowed(sh, paceAfter)
+	most := paceAfter
 	if !t.video && v.tcp == nil && !v.keepsWaiting(b.Track) {
-		most = paceAfter // sound does not wait for the picture
-	} else if len(v.waiting) > 0 || most == 0 {
+		// sound does not wait for the picture
+	} else if most = v.allowed(sh, min(len(b.Packets), paceAfter)); len(v.waiting) > 0 || most == 0 {
 		v.wait(sh, item{burst: b, timestamp: b.Timestamp, shift: t.shift, at: sh.now})
 		return
 	}
@@ -310,6 +311,9 @@ const (
 // allowed is how many packets may be sent at once, at most so many.
 func (v *Sender) allowed(sh *shard, most int) int {
 	if v.path == nil || v.tcp != nil {
+		return most
+	}
+	if v.budget >= float64(most*1200) { // as it mostly is
 		return most
 	}
 	rate := v.path.Pace(sh.now) / 8

@@ -37,7 +37,7 @@ const (
 	// is known of the path, so that it does no harm if there is no more.
 	probeSoon   = 100 * time.Millisecond
 	probeEvery  = 500 * time.Millisecond
-	probeSeldom = 3 * time.Second
+	probeSeldom = 2 * time.Second
 	probeMost   = 2.5
 )
 

@@ -37,6 +37,8 @@ type world struct {
 	red     time.Time // until then sound goes with redundancy
 	frame   int
 	sends   int
+	learned time.Time // when the peer told of something last
+	looked  time.Time // when the path was looked at last
 
 	// The link and the peer.
 	free     time.Time
@@ -110,7 +112,7 @@ const keyEvery = 2 * time.Second
 // simulate lets a viewer watch for so many seconds.
 func simulate(l link, rungs []rung, seconds float64, seed uint64) []moment {
 	w := &world{link: l, rungs: rungs, rand: rand.New(rand.NewPCG(seed, 1)), now: epoch, recorder: twcc.NewRecorder(1), cached: make([][]float64, len(rungs))}
-	w.budget, w.paced = 64<<10, epoch
+	w.budget, w.paced, w.looked = 64<<10, epoch, epoch
 	w.at = fits(w.rungs, firstRate)
 	w.next = w.at
 	w.key = epoch
@@ -313,19 +315,31 @@ func (w *world) tell() {
 		if err != nil {
 			panic(err)
 		}
-		w.after(w.link.delay, func() { w.path.Feedback(b[12:], w.now) })
+		w.after(w.link.delay, func() {
+			w.learned = w.now
+			w.path.Feedback(b[12:], w.now)
+			w.look()
+		})
 	}
 }
 
-// survey looks at the path, and does what is chosen.
+// survey looks at the path if nothing was told of it just now, or something waits.
 func (w *world) survey() {
+	if len(w.waiting) > 0 || w.now.Sub(w.learned) > 100*time.Millisecond {
+		w.look()
+	}
+	w.log = append(w.log, moment{w.seconds(), w.link.rate(w.seconds()), w.path.Estimate(), w.player.rung, w.player.total(w.now).Seconds()})
+}
+
+// look looks at the path, and does what is chosen.
+func (w *world) look() {
 	p := rtc.Path{At: w.now, Rendition: w.rungs[w.at].track, Estimate: w.path.Estimate(), Late: w.path.Late(w.now), Queue: w.path.Queue(), Probing: w.path.Probing(w.now)}
 	if len(w.waiting) > 0 {
 		p.Waiting = w.now.Sub(w.waiting[0].at)
 	}
-	w.again = min(w.again+0.25*float64(p.Estimate)/8*0.05, 0.25*float64(p.Estimate)/8)
+	w.again = min(w.again+0.25*float64(p.Estimate)/8*w.now.Sub(w.looked).Seconds(), 0.25*float64(p.Estimate)/8)
+	w.looked = w.now
 	m := w.choice.step(p, w.rungs, -1)
-	w.log = append(w.log, moment{w.seconds(), w.link.rate(w.seconds()), p.Estimate, w.player.rung, w.player.total(w.now).Seconds()})
 	if m.probe > 0 && len(w.waiting) == 0 {
 		w.path.Probe(float64(m.probe), w.now)
 	}
