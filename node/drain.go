@@ -107,6 +107,7 @@ func (n *Node) beginDrain(w *wish, now time.Time) *draining {
 	n.draining.Store(true)
 	n.member.Now()
 	n.sockets.Drain()
+	n.guard.Leave()
 	n.relayOut.Drain()
 	n.log.Info("draining: no new work is taken, and clients are told to move", "why", w.why, "viewers", n.out.Viewers(),
 		"sessions", n.rtc.Sessions(), "deadline", w.deadline.Sub(now).Round(time.Millisecond))

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -121,6 +122,7 @@ type Guard struct {
 	guesses   *limiter // of codes, for each subscriber
 	asking    chan struct{}
 	keys      keySets
+	leaving   atomic.Bool // see Leave
 
 	mu      sync.Mutex
 	grants  map[*Grant]struct{}

@@ -362,6 +362,44 @@ func TestSeatsOfTheDead(t *testing.T) {
 	is(t, "after the first has died", err, nil)
 }
 
+// TestLeave: clients of a node that drains come in elsewhere with the same token, and in their own place.
+func TestLeave(t *testing.T) {
+	store := memory.NewStore(time.Now)
+	rule := Rule{Methods: []string{Token, TOTP}}
+	here, there := newDoor(store.Open(), rule), newDoor(store.Open(), rule)
+	ctx := t.Context()
+	tok, err := here.AddToken(ctx, key, Play, "", time.Now().Add(time.Hour))
+	is(t, "token", err, nil)
+	is(t, "add", here.AddSubscriber(ctx, key, Subscriber{ID: "ada", Secret: "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"}), nil)
+	code, err := here.Code(ctx, rule, key, "ada", Play)
+	is(t, "code", err, nil)
+	wishes := map[string]Request{"token": {Action: Play, Stream: key, Token: tok.ID}, "subscriber": {Action: Play, Stream: key, SubscriberID: "ada", SubscriberCode: code}}
+	var grants []*Grant
+	for name, r := range wishes {
+		gr, err := here.enter(ctx, r)
+		is(t, name, err, nil)
+		grants = append(grants, gr)
+	}
+	for name, r := range wishes {
+		if _, err := there.enter(ctx, r); err == nil {
+			t.Errorf("%s admits twice", name)
+		}
+	}
+	here.letGo(ctx)
+	here.giveBack(ctx)
+	for name, r := range wishes {
+		_, err := there.enter(ctx, r)
+		is(t, name+" elsewhere", err, nil)
+	}
+	for _, gr := range grants {
+		gr.End()
+	}
+	here.giveBack(ctx)
+	if n, err := there.Connections(ctx, key, []Subscriber{{ID: "ada"}}); err != nil || n[0] != 1 {
+		t.Errorf("%v sessions, %v", n, err)
+	}
+}
+
 func TestStrangers(t *testing.T) {
 	d := newDoor(open(), Rule{Methods: []string{Token}})
 	var err error

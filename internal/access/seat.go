@@ -18,6 +18,8 @@ const (
 	holdEvery  = 3 * time.Second
 	holdFor    = 10 * time.Second
 	workEvery  = 200 * time.Millisecond
+
+	letGoWithin = 8 * time.Second // of thousands of tokens
 )
 
 type seat struct {
@@ -183,12 +185,47 @@ func (g *Guard) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		if g.leaving.CompareAndSwap(true, false) {
+			long, done := context.WithTimeout(ctx, letGoWithin)
+			g.letGo(long)
+			done()
+		}
 		work, cancel := context.WithTimeout(ctx, registryWithin)
 		if g.holds() {
 			_ = g.hold(work) // the next tick tries again
 		}
 		g.giveBack(work)
 		cancel()
+	}
+}
+
+// Leave lets the clients of a node that drains come in elsewhere with what they have shown here: their tokens count as not used, and their
+// places are free, although their sessions go on until they have moved. It does no I/O: Run does.
+func (g *Guard) Leave() { g.leaving.Store(true) }
+
+func (g *Guard) letGo(ctx context.Context) {
+	for _, gr := range g.running() {
+		if ctx.Err() != nil {
+			return
+		}
+		g.mu.Lock()
+		if gr.seat != nil {
+			g.release[gr.seat.key()] = *gr.seat
+			gr.seat = nil
+		}
+		g.mu.Unlock()
+		if gr.proof.token == "" {
+			continue
+		}
+		app := gr.request.Stream.App
+		t, version, err := g.readToken(ctx, app, gr.proof.token)
+		if err != nil { // deleted; or the registry is away, and nobody comes in with tokens anyway
+			continue
+		}
+		t.Session = ""
+		if d, err := t.document(app, version); err == nil {
+			_, _ = g.docs.Put(ctx, d) // the same
+		}
 	}
 }
 
