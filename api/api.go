@@ -259,6 +259,7 @@ func asProblem(err error) (p *problem.Problem, known bool) {
 		{auth.ErrChanged, problem.Conflict}, {settings.ErrBad, problem.Invalid}, {settings.ErrNoApp, problem.UnknownApp}, {settings.ErrAppExists, problem.AlreadyExists},
 		{access.ErrNone, problem.NotFound}, {webhook.ErrNone, problem.NotFound}, {webhook.ErrUnavailable, problem.RegistryAway}, {access.ErrBad, problem.Invalid}, {access.ErrUnavailable, problem.RegistryAway},
 		{access.ErrUnauthorized, problem.Unauthorized}, {access.ErrForbidden, problem.Forbidden}, {settings.ErrNoVersion, problem.NotFound}, {settings.ErrChanged, problem.Conflict}, {settings.ErrUnavailable, problem.RegistryAway}, {census.ErrUnavailable, problem.RegistryAway}, {census.ErrNode, problem.OriginUnreachable},
+		{cluster.ErrBadDocument, problem.Invalid},
 	} {
 		if !errors.Is(err, k.is) {
 			continue

@@ -186,12 +186,12 @@ func (q *Query) Check() error {
 		return fmt.Errorf("%w: After goes with the order of ids and without an offset", ErrBadDocument)
 	case len(q.IDs) > MaxFind:
 		return fmt.Errorf("%w: %d ids, of at most %d", ErrBadDocument, len(q.IDs), MaxFind)
-	case !utf8.ValidString(q.Search) || !utf8.ValidString(q.State):
-		return fmt.Errorf("%w: a search is UTF-8 text", ErrBadDocument)
+	case !plain(q.Search) || !plain(q.State):
+		return fmt.Errorf("%w: a search is UTF-8 text in one line", ErrBadDocument)
 	}
 	for _, id := range q.IDs {
-		if !utf8.ValidString(id) {
-			return fmt.Errorf("%w: an id is UTF-8 text", ErrBadDocument)
+		if !plain(id) {
+			return fmt.Errorf("%w: an id is UTF-8 text in one line", ErrBadDocument)
 		}
 	}
 	if q.Limit == 0 || q.Limit > MaxFind {

@@ -143,13 +143,14 @@ func documentsRefused(t *testing.T, f *fixture) {
 		}
 	}
 	for what, q := range map[string]cluster.Query{
-		"no kind":            {},
-		"no order":           {Kind: "user", Sort: 99},
-		"offset":             {Kind: "user", Offset: -1},
-		"limit":              {Kind: "user", Limit: -1},
-		"after by name":      {Kind: "user", Sort: cluster.ByName, After: &cluster.Document{}},
-		"too many ids":       {Kind: "user", IDs: make([]string, cluster.MaxFind+1)},
-		"search of no UTF-8": {Kind: "user", Search: "\xff"},
+		"no kind":                 {},
+		"no order":                {Kind: "user", Sort: 99},
+		"offset":                  {Kind: "user", Offset: -1},
+		"limit":                   {Kind: "user", Limit: -1},
+		"after by name":           {Kind: "user", Sort: cluster.ByName, After: &cluster.Document{}},
+		"too many ids":            {Kind: "user", IDs: make([]string, cluster.MaxFind+1)},
+		"search of no UTF-8":      {Kind: "user", Search: "\xff"},
+		"search with a zero byte": {Kind: "user", Search: "a\x00"},
 	} {
 		if _, _, err := f.Find(f.ctx, q); !errors.Is(err, cluster.ErrBadDocument) {
 			t.Errorf("query with %s: %v", what, err)

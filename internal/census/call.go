@@ -73,10 +73,7 @@ func (c *Caller) call(ctx context.Context, to cluster.Node, method, uri string, 
 	if err != nil {
 		return err
 	}
-	r.Header.Set(keyHeader, base64.StdEncoding.EncodeToString(spki))
-	r.Header.Set(timeHeader, at)
-	r.Header.Set(nonceHeader, nonce)
-	r.Header.Set(signatureHeader, base64.StdEncoding.EncodeToString(signature))
+	head(r, spki, signature, at, nonce)
 	res, err := c.client.Do(r)
 	if err != nil {
 		return err
@@ -92,6 +89,14 @@ func (c *Caller) call(ctx context.Context, to cluster.Node, method, uri string, 
 		return nil
 	}
 	return json.Unmarshal(b, out)
+}
+
+// head puts a signature and what it is over into a request.
+func head(r *http.Request, spki, signature []byte, at, nonce string) {
+	r.Header.Set(keyHeader, base64.StdEncoding.EncodeToString(spki))
+	r.Header.Set(timeHeader, at)
+	r.Header.Set(nonceHeader, nonce)
+	r.Header.Set(signatureHeader, base64.StdEncoding.EncodeToString(signature))
 }
 
 // Guard lets in calls of nodes of the cluster.
