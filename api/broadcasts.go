@@ -121,7 +121,9 @@ func (a *API) put(ctx context.Context, d cluster.Document, stored Stored) (clust
 	d.Name = stored.Name
 	ctx, cancel := context.WithTimeout(ctx, registryWithin)
 	defer cancel()
+	app := d.Group
 	d, err = a.deps.Documents.Put(ctx, d)
+	a.sorted.forget(app)
 	if errors.Is(err, cluster.ErrBadDocument) {
 		return d, problem.New(problem.Invalid, "the name is at most 1000 bytes of text in one line")
 	}
@@ -213,6 +215,7 @@ func (a *API) end(ctx context.Context, in InStream) error {
 	ctx, cancel := context.WithTimeout(ctx, registryWithin)
 	defer cancel()
 	err = a.deps.Documents.Delete(ctx, broadcastKind, key.App, key.ID, 0)
+	a.sorted.forget(key.App)
 	if !errors.Is(err, cluster.ErrNoDocument) {
 		return away(err)
 	}

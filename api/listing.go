@@ -47,9 +47,34 @@ type sorted struct {
 }
 
 type whole struct {
-	at   time.Time
 	mu   sync.Mutex
+	at   time.Time
 	docs []cluster.Document
+
+	of        *census.Snapshot // uncreated is of this
+	uncreated []record
+}
+
+// app is what is kept of an application.
+func (s *sorted) app(name string) *whole {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.apps[name]
+	if w == nil {
+		if len(s.apps) > 50 {
+			clear(s.apps)
+		}
+		w = &whole{}
+		s.apps[name] = w
+	}
+	return w
+}
+
+// forget has an application's read again: who writes here finds here what he wrote.
+func (s *sorted) forget(app string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.apps, app)
 }
 
 // list returns a page, and how many there are on all. The registry sorts and searches what was created; streams that nobody created are sorted in here, as is
@@ -79,9 +104,27 @@ func (a *API) recordOf(s *census.Snapshot, d *cluster.Document) record {
 	return record{id: d.ID, doc: d, row: s.Streams[media.Key{App: d.Group, ID: d.ID}]}
 }
 
-// uncreated are the live streams of an application of which there is no document.
+// uncreated are the live streams of an application of which there is no document, as of the time when the snapshot was taken.
 func (a *API) uncreated(ctx context.Context, s *census.Snapshot, app, search string) (list []record, err error) {
-	rows := s.App(app)
+	w := a.sorted.app(app)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.of != s {
+		all, err := a.readUncreated(ctx, s.App(app), app)
+		if err != nil {
+			return nil, err
+		}
+		w.of, w.uncreated = s, all
+	}
+	for _, r := range w.uncreated {
+		if r.matches(search) {
+			list = append(list, r)
+		}
+	}
+	return list, nil
+}
+
+func (a *API) readUncreated(ctx context.Context, rows []*census.Stream, app string) (list []record, err error) {
 	ctx, cancel := context.WithTimeout(ctx, registryWithin)
 	defer cancel()
 	for chunk := range slices.Chunk(rows, cluster.MaxFind) {
@@ -98,8 +141,8 @@ func (a *API) uncreated(ctx context.Context, s *census.Snapshot, app, search str
 			known[d.ID] = true
 		}
 		for _, row := range chunk {
-			if r := (record{id: row.Key.ID, row: row}); !known[r.id] && r.matches(search) {
-				list = append(list, r)
+			if !known[row.Key.ID] {
+				list = append(list, record{id: row.Key.ID, row: row})
 			}
 		}
 	}
@@ -112,11 +155,18 @@ func (a *API) listSorted(ctx context.Context, s *census.Snapshot, q listing, unc
 	if err != nil {
 		return nil, 0, err
 	}
-	all := slices.Clone(uncreated)
+	var all []record
 	needle := cluster.Query{Search: q.search}.Needle()
+	created := map[string]bool{} // since
 	for i := range docs {
+		created[docs[i].ID] = true
 		if strings.Contains(docs[i].Haystack(), needle) {
 			all = append(all, a.recordOf(s, &docs[i]))
+		}
+	}
+	for _, r := range uncreated {
+		if !created[r.id] {
+			all = append(all, r)
 		}
 	}
 	by := func(x, y record) int { return 0 }
@@ -148,16 +198,7 @@ func (a *API) listSorted(ctx context.Context, s *census.Snapshot, q listing, unc
 
 // whole reads all documents of an application, at most once a second.
 func (a *API) whole(ctx context.Context, app string) ([]cluster.Document, error) {
-	a.sorted.mu.Lock()
-	w := a.sorted.apps[app]
-	if w == nil {
-		if len(a.sorted.apps) > 50 {
-			clear(a.sorted.apps)
-		}
-		w = &whole{}
-		a.sorted.apps[app] = w
-	}
-	a.sorted.mu.Unlock()
+	w := a.sorted.app(app)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if time.Since(w.at) < time.Second {
