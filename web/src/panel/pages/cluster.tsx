@@ -1,6 +1,7 @@
 import { useMemo, useState } from 'react';
-import { ask, client, may, type Group, type Node } from '../api.js';
+import { ask, client, list, may, type Group, type Node } from '../api.js';
 import type { PageProps } from '../app.js';
+import { useLoad } from '../hooks.js';
 import { useLive } from '../live.js';
 import { Actions, Badge, Empty, Failed, Field, FormDialog, Loading, PageHead, Search, Share, Table, Tile, type Column, type Tone } from '../parts.js';
 import { Problem } from '../../wire/problem.js';
@@ -33,7 +34,10 @@ export function Cluster({ me }: PageProps) {
   const live = useLive();
   const [search, setSearch] = useState('');
   const [drain, setDrain] = useState<Node>();
+  const [noting, setNoting] = useState<Node>();
+  const [removing, setRemoving] = useState<Node>();
   const [problem, setProblem] = useState<Problem>();
+  const notes = useLoad(notesOf, [live.nodes.length]);
   const writes = may(me, 'cluster:write');
   const rows = useMemo(() => {
     const needle = search.toLowerCase();
@@ -44,12 +48,17 @@ export function Cluster({ me }: PageProps) {
     setProblem(undefined);
     ask(client.DELETE('/rest/v2/cluster/nodes/{id}/drain', { params: { path: { id: n.id } } })).catch(setProblem);
   };
-  const columns: Column<Row>[] = cells(live.at).map((c) => ({ ...c, cell: (r) => (isGroup(r) ? null : c.cell(r)) }));
+  const columns: Column<Row>[] = cells(live.at, notes.data ?? {}).map((c) => ({ ...c, cell: (r) => (isGroup(r) ? null : c.cell(r)) }));
   if (writes) {
     columns.push({
       key: 'do', title: '', width: '2.5rem',
-      cell: (r) => isGroup(r) || r.state === 'dead' ? null
-        : <Actions label={`Actions on ${r.id}`} choices={r.drain ? [{ label: 'Take the drain back', run: () => undrain(r) }] : [{ label: 'Drain…', run: () => setDrain(r) }]} />,
+      cell: (r) => isGroup(r) ? null : (
+        <Actions label={`Actions on ${r.id}`} choices={[
+          ...(r.state === 'dead' ? [] : r.drain ? [{ label: 'Take the drain back', run: () => undrain(r) }] : [{ label: 'Drain…', run: () => setDrain(r) }]),
+          { label: 'Write a note…', run: () => setNoting(r) },
+          ...(r.state === 'dead' ? [{ label: 'Remove…', danger: true, run: () => setRemoving(r) }] : []),
+        ]} />
+      ),
     });
   }
   const t = live.totals;
@@ -80,8 +89,24 @@ export function Cluster({ me }: PageProps) {
         onSubmit={(f) => ask(client.POST('/rest/v2/cluster/nodes/{id}/drain', { params: { path: { id: drain?.id ?? '' } }, body: { seconds: 60 * Number(f.get('minutes')) } }))}>
         <Field label="Minutes until it ends" name="minutes" type="number" min={1} max={1440} defaultValue={5} required />
       </FormDialog>
+      <FormDialog title={`Note on ${noting?.id ?? ''}`} action="Save" open={noting !== undefined} onClose={() => setNoting(undefined)} note="For other operators. It stays with the node’s name."
+        onSubmit={(f) => ask(client.PUT('/rest/v2/cluster/node/{id}/note', { params: { path: { id: noting?.id ?? '' }, query: { note: String(f.get('note')) } } })).then(notes.reload)}>
+        <Field label="Note" name="note" maxLength={500} defaultValue={notes.data?.[noting?.id ?? '']} />
+      </FormDialog>
+      <FormDialog title={`Remove ${removing?.id ?? ''}?`} action="Remove" danger open={removing !== undefined} onClose={() => setRemoving(undefined)} note="It is dead. When it is started again it joins again."
+        onSubmit={() => ask(client.DELETE('/rest/v2/cluster/node/{id}', { params: { path: { id: removing?.id ?? '' } } }))} />
     </>
   );
+}
+
+/** Operators' notes, by node. The server gives 500 nodes at a time. */
+async function notesOf(): Promise<Record<string, string>> {
+  const notes: Record<string, string> = {};
+  for (let offset = 0; ; offset += 500) {
+    const { data } = await ask(client.GET('/rest/v2/cluster/nodes/{offset}/{size}', { params: { path: { offset, size: 500 } } }));
+    for (const n of list(data)) if (n.note !== '') notes[n.id] = n.note;
+    if (list(data).length < 500) return notes;
+  }
 }
 
 const lastOf = (n: Node, all: Node[]): boolean => !all.some((o) => o.id !== n.id && o.role === n.role && (o.state === 'ready' || o.state === 'full'));
@@ -101,8 +126,8 @@ function GroupHead({ g }: { g: Exclude<Row, Node> }) {
   );
 }
 
-const cells = (at: number): Column<Node>[] => [
-  { key: 'id', title: 'Node', width: 'minmax(8rem, 1.4fr)', narrow: 'minmax(0, 1.4fr)', cell: (n) => <span className="two"><strong>{n.id}</strong><span className="muted">{n.host}, process {n.pid}</span></span> },
+const cells = (at: number, notes: Record<string, string>): Column<Node>[] => [
+  { key: 'id', title: 'Node', width: 'minmax(8rem, 1.4fr)', narrow: 'minmax(0, 1.4fr)', cell: (n) => <span className="two"><strong>{n.id}</strong><span className="muted" title={notes[n.id]}>{n.host}, process {n.pid}{notes[n.id] !== undefined && ` · ${notes[n.id]}`}</span></span> },
   { key: 'state', title: 'State', width: 'minmax(6rem, .8fr)', narrow: '5.75rem', cell: (n) => (
     <span className="two"><Badge tone={tones[n.state] ?? 'quiet'}>{n.state}</Badge>
       {n.state === 'full' && <span className="muted">{n.full}</span>}

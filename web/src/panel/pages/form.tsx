@@ -37,6 +37,7 @@ export interface Change {
   after: string;
 }
 
+const secret = (name: string): boolean => /secret/i.test(name);
 const text = (v: unknown): string => (v === undefined || v === null || v === '' || (Array.isArray(v) && v.length === 0) ? 'nothing' : Array.isArray(v) && v.every((x) => typeof x !== 'object') ? v.join(', ') : typeof v === 'object' ? JSON.stringify(v) : String(v));
 const plain = (v: unknown): v is Value => typeof v === 'object' && v !== null && !Array.isArray(v);
 
@@ -49,7 +50,8 @@ export function diff(a: unknown, b: unknown, path = ''): Change[] {
   }
   const before = text(a);
   const after = text(b);
-  return before === after ? [] : [{ path, before, after }];
+  if (before === after) return [];
+  return [secret(path) ? { path, before: before === 'nothing' ? before : 'a secret', after: after === 'nothing' ? after : 'another secret' } : { path, before, after }];
 }
 
 interface FieldsProps {
@@ -92,7 +94,9 @@ function One({ name, schema: s, all, value, onChange, disabled }: { name: string
     input = <textarea {...common} rows={3} value={Array.isArray(value) ? value.join('\n') : ''} placeholder="One on each line"
       onChange={(e) => onChange(e.target.value === '' ? [] : e.target.value.split('\n').map((l) => (numbers && l.trim() !== '' && Number.isFinite(Number(l)) ? Number(l) : l)))} />;
   } else if (kind(s) === 'string') {
-    input = <input {...common} type="text" maxLength={s.maxLength} value={String(value ?? '')} onChange={(e) => onChange(e.target.value)} />;
+    input = (s.maxLength ?? 0) > 2048
+      ? <textarea {...common} rows={4} className="mono" spellCheck={false} maxLength={s.maxLength} value={String(value ?? '')} onChange={(e) => onChange(e.target.value)} />
+      : <input {...common} type={secret(name) ? 'password' : 'text'} autoComplete={secret(name) ? 'new-password' : 'off'} maxLength={s.maxLength} value={String(value ?? '')} onChange={(e) => onChange(e.target.value)} />;
   } else {
     input = <Json {...common} value={value} onChange={onChange} />;
   }

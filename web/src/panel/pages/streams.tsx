@@ -1,16 +1,16 @@
 import { encode } from 'uqr';
-import { useMemo, useState } from 'react';
+import { useEffect, useMemo, useState } from 'react';
 import { playLink, whepUrl, whipUrl } from '../../wire/address.js';
-import { ask, client, list, type Stream } from '../api.js';
+import { ask, client, list, may, type Me, type Stream } from '../api.js';
 import type { PageProps } from '../app.js';
 import { link, useLoad, usePages, useSettled } from '../hooks.js';
 import { useLive } from '../live.js';
 import { origins } from '../origins.js';
-import { Badge, CopyText, Empty, Failed, Loading, PageHead, Search, Table, Tile, type Column, type Sorting } from '../parts.js';
-import { count, plural, span } from '../words.js';
+import { Badge, CopyText, Empty, Failed, FormDialog, Loading, PageHead, Search, Table, Tile, type Column, type Sorting } from '../parts.js';
+import { bits, count, plural, span } from '../words.js';
 
 export function Streams({ rest, me }: PageProps) {
-  return rest.length >= 2 ? <Detail app={rest[0]!} id={rest[1]!} /> : <List key={me.name} />;
+  return rest.length >= 2 ? <Detail me={me} app={rest[0]!} id={rest[1]!} /> : <List key={me.name} />;
 }
 
 const State = ({ s }: { s: Stream }) => <Badge tone={s.state === 'broadcasting' ? 'good' : 'warn'}>{s.state === 'broadcasting' ? 'live' : 'interrupted'}</Badge>;
@@ -46,7 +46,9 @@ function List() {
   );
 }
 
-function Detail({ app, id }: { app: string; id: string }) {
+function Detail({ me, app, id }: { me: Me; app: string; id: string }) {
+  const [stopping, setStopping] = useState(false);
+  const writes = may(me, 'streams:write') || ['operator', 'administrator'].includes(me.apps[app] ?? '');
   const live = useLive();
   const { data: s, problem, reload } = useLoad(() => ask(client.GET('/rest/v2/cluster/streams/{app}/{id}', { params: { path: { app, id } } })).then((r) => r.data), [app, id, live.streams]);
   const address = { app, id, token: '' };
@@ -57,7 +59,7 @@ function Detail({ app, id }: { app: string; id: string }) {
   return (
     <>
       <p className="crumbs"><a href={link('streams')}>Streams</a> / {app}</p>
-      <PageHead title={id} note={offline ? 'Nobody publishes it at the moment.' : undefined}>{s !== undefined && !offline && <State s={s} />}</PageHead>
+      <PageHead title={id} note={offline ? 'Nobody publishes it at the moment.' : undefined}>{s !== undefined && !offline && <><State s={s} />{writes && <button type="button" className="button" onClick={() => setStopping(true)}>Stop…</button>}</>}</PageHead>
       {problem !== undefined && !offline && <Failed problem={problem} retry={reload} />}
       {s === undefined && problem === undefined && <Loading what="the stream" />}
       {s !== undefined && !offline && (
@@ -75,8 +77,11 @@ function Detail({ app, id }: { app: string; id: string }) {
             <section className="card" aria-labelledby="nodes"><h2 id="nodes">Nodes that have it</h2>
               <ul className="plain-list">{list(s.nodes).map((n) => <li key={n.node}><span>{n.node}{n.node === s.origin && <span className="chip">origin</span>}</span><span className="num">{plural(n.viewers, 'viewer')}</span></li>)}</ul></section>
           </div>
+          <Health app={app} id={id} />
         </>
       )}
+      <FormDialog title={`Stop ${id}?`} action="Stop" danger open={stopping} onClose={() => setStopping(false)} note="Its publisher is cut off, and that of its backup. Whoever may publish can come back."
+        onSubmit={() => ask(client.POST('/{app}/rest/v2/broadcasts/{id}/stop', { params: { path: { app, id } } })).then(reload)} />
       <section className="card" aria-labelledby="urls"><h2 id="urls">Addresses</h2>
         <div className="urls"><div className="form">
           <CopyText label="Player" text={player} />
@@ -86,6 +91,40 @@ function Detail({ app, id }: { app: string; id: string }) {
         </div><QR text={player} /></div>
       </section>
     </>
+  );
+}
+
+/** A number that grows every few seconds, while somebody looks. */
+function useBeat(ms: number): number {
+  const [n, set] = useState(0);
+  useEffect(() => {
+    const t = setInterval(() => { if (!document.hidden) set((x) => x + 1); }, ms);
+    return () => clearInterval(t);
+  }, [ms]);
+  return n;
+}
+
+/** Renditions, and the viewers who have it worst. */
+function Health({ app, id }: { app: string; id: string }) {
+  const beat = useBeat(3000);
+  const path = { app, id };
+  const renditions = useLoad(() => ask(client.GET('/{app}/rest/v2/broadcasts/{id}/stream-info', { params: { path } })).then((r) => list(r.data)), [app, id, beat]);
+  const viewers = useLoad(() => ask(client.GET('/{app}/rest/v2/broadcasts/{id}/webrtc-client-stats/{offset}/{size}', { params: { path: { ...path, offset: 0, size: 10 }, query: { sort_by: 'worst' } } }))
+    .then(({ data, response }) => ({ rows: list(data), total: Number(response.headers.get('X-Total-Count')) })), [app, id, beat]);
+  const worst = viewers.data?.rows ?? [];
+  return (
+    <div className="split even">
+      <section className="card" aria-labelledby="renditions"><h2 id="renditions">Renditions</h2>
+        {renditions.problem !== undefined && renditions.data === undefined && <Failed problem={renditions.problem} />}
+        <ul className="plain-list">{(renditions.data ?? []).map((r, i) => <li key={r.name + String(i)}><span>{r.videoHeight > 0 ? `${r.videoWidth} × ${r.videoHeight}` : r.name || 'as it is published'}<span className="chip">{r.videoCodec}</span></span><span className="num">{bits(r.videoBitrate)}</span></li>)}</ul>
+      </section>
+      <section className="card" aria-labelledby="worst"><h2 id="worst">Viewers, the worst first</h2>
+        {viewers.problem !== undefined && viewers.data === undefined && <Failed problem={viewers.problem} />}
+        {viewers.data !== undefined && worst.length === 0 && <p className="muted">Nobody watches.</p>}
+        <ul className="plain-list">{worst.map((v) => <li key={v.clientId + v.node}><span className="two"><span>{v.clientIp}</span><span className="muted">on {v.node}{v.rendition !== '' && `, ${v.rendition}`}</span></span><span className="num">{(100 * v.packetLostRatio).toFixed(1)} % lost · {v.rttMs.toFixed(0)} ms</span></li>)}</ul>
+        {viewers.data !== undefined && viewers.data.total > worst.length && <p className="hint">Of {count(viewers.data.total)} viewers.</p>}
+      </section>
+    </div>
   );
 }
 
