@@ -55,7 +55,7 @@ async function violations(p) {
   return found.violations.map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160)).join(' | ')}`);
 }
 
-describe('the panel', { timeout: 120_000 }, () => {
+describe('the panel', { timeout: 300_000 }, () => {
   test('first run: the link makes the first administrator', async () => {
     const link = await until('the link is printed', () => [cluster.output.map((l) => /https:\S+#\/first\/\S+/.exec(l)?.[0]).find(Boolean), cluster.output]);
     const stranger = await open(`${cluster.publish}/`);
