@@ -204,24 +204,28 @@ func (g *Guard) prove(ctx context.Context, rule Rule, gr *Grant) (proof, error) 
 		return proof{method: Open}, nil
 	}
 	address := addressKey(r.Remote)
-	if err := g.strangers.full(address); err != nil {
-		return proof{}, err
-	}
 	worst := fmt.Errorf("%w: this application takes %s", ErrUnauthorized, strings.Join(rule.Methods, ", "))
 	for _, method := range rule.Methods {
 		if !offers(method, r) {
 			continue
 		}
+		costs := method == Token || method == TOTP // a look at the registry: strangers get only so many
+		if costs {
+			if err := g.strangers.full(address); err != nil {
+				worst = err
+				continue
+			}
+		}
 		p, err := g.try(ctx, method, rule, gr)
 		if err == nil {
 			return p, nil
 		}
+		if costs && (errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrForbidden)) {
+			_ = g.strangers.spend(address) // the next is told
+		}
 		if severity(err) >= severity(worst) {
 			worst = err
 		}
-	}
-	if r.Token+r.SubscriberID != "" && (errors.Is(worst, ErrUnauthorized) || errors.Is(worst, ErrForbidden)) {
-		g.strangers.spend(address)
 	}
 	return proof{}, worst
 }

@@ -401,7 +401,7 @@ func TestLeave(t *testing.T) {
 }
 
 func TestStrangers(t *testing.T) {
-	d := newDoor(open(), Rule{Methods: []string{Token}})
+	d := newDoor(open(), Rule{Methods: []string{Token, Hash}, HashSecret: hashSecret})
 	var err error
 	ask := func(from string) error {
 		_, err := d.Admit(t.Context(), Request{Action: Play, Stream: key, Token: newID(), Remote: netip.MustParseAddr(from)})
@@ -412,6 +412,8 @@ func TestStrangers(t *testing.T) {
 	}
 	is(t, "an address that guesses", err, ErrTooMany)
 	is(t, "another", ask("2001:db8:0:1::1"), ErrUnauthorized)
+	_, err = d.Admit(t.Context(), Request{Action: Play, Stream: key, Token: HashOf(d.rules.Play, "stage", Play), Remote: netip.MustParseAddr("2001:db8::1")})
+	is(t, "a neighbour with a good hash", err, nil)
 }
 
 func TestWebhook(t *testing.T) {
