@@ -163,7 +163,7 @@ func forwarded(v string) []string {
 				node = strings.Trim(strings.TrimSpace(value), `"`)
 			}
 		}
-		if strings.ContainsAny(node, ", ") { // would read as two hops further on
+		if node == "" || strings.ContainsAny(node, ", ") { // would read as none or as two hops further on
 			node = "unknown"
 		}
 		list = append(list, node)
