@@ -15,18 +15,25 @@ type probe struct {
 	firstSent, lastSent int64 // microseconds, ours
 	got, lost           int
 	gotBytes, first     int   // of those that came, and of the first
-	lastCame            int64 // microseconds, the peer's
+	firstCame, lastCame int64 // microseconds, the peer's
 }
 
-// probeFor is how long a probe lasts, and probeWait how long its last packets may be on their way.
+// probeFor is how long a probe lasts; it is probeLong for one of less than probeSlow bit/s: a narrow path, too, may take some packets faster than it takes many. probeWait is how
+// long its last packets may be on their way.
 const (
 	probeFor  = 80 * time.Millisecond
+	probeLong = 120 * time.Millisecond
+	probeSlow = 1.5e6
 	probeWait = time.Second
 )
 
 // Probe begins a probe: from now on Due says how much there is to be sent.
 func (c *Control) Probe(rate float64, now time.Time) {
-	c.probe = probe{number: c.probe.number%255 + 1, open: true, rate: rate, begun: now, until: now.Add(probeFor)}
+	long := probeFor
+	if rate < probeSlow {
+		long = probeLong
+	}
+	c.probe = probe{number: c.probe.number%255 + 1, open: true, rate: rate, begun: now, until: now.Add(long)}
 }
 
 // Probing reports whether a probe is under way, or its result.
@@ -70,7 +77,7 @@ func (p *probe) take(s *sentPacket, at int64) {
 		return
 	}
 	if p.got == 0 {
-		p.first = int(s.size)
+		p.first, p.firstCame = int(s.size), at
 	}
 	p.got, p.gotBytes, p.lastCame = p.got+1, p.gotBytes+int(s.size), max(p.lastCame, at)
 }
@@ -83,7 +90,7 @@ func (p *probe) result(delay int64) (rate float64, ok bool) {
 	}
 	sent, came := p.lastSent-p.firstSent, p.lastCame-p.firstSent-delay
 	few := p.got < 5 || p.lost*10 > p.packets || sent <= 0
-	rate = float64(p.gotBytes-p.first) * 8e6 / float64(max(sent, came))
+	rate = float64(p.gotBytes-p.first) * 8e6 / float64(max(sent, came, p.lastCame-p.firstCame))
 	if came > sent+sent/5 { // the path was full: the queue that has filled must empty
 		rate *= 0.95
 	}

@@ -140,7 +140,9 @@ func TestGoDown(t *testing.T) {
 		want     rtc.How
 	}{
 		{"a key frame only", 10_000, 1900 * time.Millisecond, 2e6, true, rtc.AtOnce},
-		{"and half a second", 35_000, 1500 * time.Millisecond, 2e6, true, rtc.AtOnce},
+		{"and a moment", 20_000, 1800 * time.Millisecond, 2e6, true, rtc.AtOnce},
+		{"and half a second", 35_000, 1500 * time.Millisecond, 2e6, true, rtc.Paused},
+		{"and half a second, key frames are rare", 35_000, 9 * time.Second, 2e6, true, rtc.AtOnce},
 		{"most of a second", 50_000, time.Second, 2e6, true, rtc.Paused},
 		{"just before the next one", 90_000, 100 * time.Millisecond, 2e6, true, rtc.Paused},
 		{"nothing", 0, time.Second, 2e6, true, rtc.Paused},

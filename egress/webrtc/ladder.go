@@ -254,8 +254,9 @@ func goDown(cached int, untilKey time.Duration, rate, estimate int, full bool) r
 	return rtc.AtOnce
 }
 
-// leastPath is what a path is taken to carry at least, bit/s, and fullTakes one that is full, of the rate of the rendition that the viewer goes to: there are sound and headers too.
+// leastPath is what a path is taken to carry at least, bit/s, and fullTakes what one that is full has room for besides the new frames of the rendition that the viewer goes to, of its rate:
+// there are sound and headers too, and what does not fit keeps it full.
 const (
 	leastPath = 300_000
-	fullTakes = 0.75
+	fullTakes = 0.25
 )
