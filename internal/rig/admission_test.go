@@ -58,9 +58,12 @@ func TestAdmission(t *testing.T) {
 			return nil
 		})
 	}
-	if f, err := c.figures("origin-1"); err != nil || f.Egress < 1000 || f.Full != "" {
-		t.Errorf("the origin, which feeds both: %+v, %v", f, err)
-	}
+	c.Poll(10*time.Second, func() error {
+		if f, err := c.figures("origin-1"); err != nil || f.Egress < 1000 || f.Full != "" {
+			return fmt.Errorf("the origin, which feeds both: %+v, %v", f, err)
+		}
+		return nil
+	})
 	c.More(30, viewers...)
 	for i, v := range viewers {
 		if err := v.Whole(); err != nil {
