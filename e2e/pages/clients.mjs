@@ -43,9 +43,9 @@ window.clients = {
   },
   unplay: () => player.unload(),
 
-  /** Publishes with the browser's own means; several encodings are simulcast, as conference clients do it. */
+  /** Publishes with the browser's own means; several encodings are simulcast, as conference clients do it. Chromium sends three of a large picture only. */
   async publishPlain(url, sendEncodings) {
-    const media = await camera({ audio: true });
+    const media = await camera({ audio: true, video: sendEncodings && { width: 1280, height: 720 } });
     plain = new RTCPeerConnection();
     plain.addTransceiver(media.getAudioTracks()[0], { direction: 'sendonly', streams: [media] });
     plain.addTransceiver(media.getVideoTracks()[0], { direction: 'sendonly', streams: [media], sendEncodings });
